@@ -1,0 +1,166 @@
+"""The command line: the grammar of `yolo detect train`, with our settings under `agent.`."""
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from det_seg_agent.errors import AgentError, ConfigError
+from det_seg_agent.settings import parse, unknown_key
+
+USAGE = """usage: train_det.py [--config FILE.yaml] key=value ...
+
+Every key of `yolo detect train` works (model=yolov8n.yaml data=coco.yaml epochs=100 imgsz=640 ...); ours are under
+agent. (agent.strategy=agent agent.ratio=0.6 agent.schedule=oscillating agent.options.lr=0.001 ...).
+data= takes an Ultralytics YAML or the folder of an MS-COCO download. resume=PATH/last.pt goes on with a run."""
+
+
+def parse_arguments(arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return (host arguments, agent settings) of a command line; later ones win over the config file.
+
+    Raises:
+        ConfigError: for a word that is not key=value, an unknown key, or an unreadable config.
+    """
+    merged: dict[str, Any] = {}
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        if word == "--config" or word.startswith("--config="):
+            path = word.partition("=")[2] or (words.pop(0) if words else "")
+            merged.update(read_config(path))
+            continue
+        if word in ("detect", "train"):
+            continue
+        if word == "resume":
+            word = "resume=true"
+        key, sign, text = word.partition("=")
+        if not sign or not key or text == "":
+            raise ConfigError(f"{word!r} is not key=value, such as epochs=100.\n{USAGE}")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = float(value)  # YAML reads 1e-3 as text
+        merged[key] = value
+    return split(merged)
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """Return the flat keys of a YAML recipe; an `agent:` block becomes `agent.` keys."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"--config {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config {path}: a mapping of keys to values is needed.")
+    agent = content.pop("agent", {}) or {}
+    return {**content, **{f"agent.{key}": value for key, value in agent.items()}}
+
+
+def split(merged: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split flat keys into the host's and ours, and check the names of both."""
+    from ultralytics.cfg import DEFAULT_CFG_DICT
+
+    host: dict[str, Any] = {}
+    agent: dict[str, Any] = {}
+    for key, value in merged.items():
+        if key.startswith("agent.options."):
+            agent.setdefault("options", {})[key.removeprefix("agent.options.")] = value
+        elif key.startswith("agent."):
+            agent[key.removeprefix("agent.")] = value
+        elif key in DEFAULT_CFG_DICT:
+            host[key] = value
+        else:
+            raise ConfigError(unknown_key(key, [*DEFAULT_CFG_DICT, "agent.ratio", "agent.strategy"]))
+    return host, agent
+
+
+def train(host: dict[str, Any], agent: dict[str, Any]) -> dict[str, Any]:
+    """Train, judge the best weights by pycocotools, and return what `metrics.json` holds.
+
+    Raises:
+        ConfigError: for settings, data or models that cannot work.
+    """
+    from ultralytics import YOLO
+    from ultralytics.utils import RANK, YAML
+
+    from det_seg_agent.det.coco import evaluate, find_val_json, format_table, prepare_data
+    from det_seg_agent.det.settings import DetSettings
+    from det_seg_agent.det.trainer import AgentDetectionTrainer
+    from det_seg_agent.report import write_json
+    from det_seg_agent.strategies import strategy_class
+
+    settings = parse(DetSettings, agent, "agent.")
+    parse(strategy_class(settings.strategy).Options, settings.options, "agent.options.")
+    if host.get("data") is not None:
+        host["data"] = str(prepare_data(host["data"]))
+    elif not host.get("resume"):
+        raise ConfigError("data= is missing; give an Ultralytics YAML or the folder of an MS-COCO download.")
+    if settings.val_json is not None and not Path(settings.val_json).is_file():
+        raise ConfigError(f"agent.val_json={settings.val_json}: there is no such file.")
+    resume = host.get("resume")
+    if resume and not isinstance(resume, str):
+        host["resume"] = resume = host.get("model")
+        if not (resume and Path(resume).is_file()):
+            raise ConfigError("resume=true needs model=PATH/weights/last.pt of the run, or give resume=PATH.")
+    model = YOLO(resume or host.pop("model", "yolov8n.yaml"))
+    started = time.time()
+    trainer_class = AgentDetectionTrainer.configured(**agent) if agent else AgentDetectionTrainer
+    model.train(trainer=trainer_class, **{k: v for k, v in host.items() if k not in ("model", "mode", "task")})
+    trainer = model.trainer
+    wall = time.time() - started
+    if RANK not in {-1, 0} or trainer.selector is None or not trainer.best.exists():
+        return {}
+    YAML.save(trainer.save_dir / "agent.yaml", trainer.agent_settings.model_dump())
+    found = settings.val_json or trainer.agent_settings.val_json or find_val_json(trainer.data)
+    args = trainer.args
+    coco = evaluate(
+        trainer.best,
+        str(args.data),
+        Path(found) if found else None,
+        imgsz=args.imgsz,
+        batch=args.batch,
+        device=args.device,
+        workers=args.workers,
+        single_cls=args.single_cls,
+    )
+    print("\n" + format_table(coco))
+    cost = trainer.report.cost()
+    result = {
+        "coco": coco,
+        **cost,
+        "wall_time_s": round(wall, 1),
+        "full_wall_time_s_estimate": round(trainer.report.full_time_estimate(wall), 1),
+        "judged_on": str(found) if found else "the labels of the validation set",
+    }
+    print(
+        f"trained on {cost['images_trained']} images, full data would have been {cost['full_images_trained']} "
+        f"(budget {cost['budget']:.0%}); {wall:.0f} s, full data about {result['full_wall_time_s_estimate']:.0f} s by "
+        "this run's own time per image"
+    )
+    write_json(trainer.save_dir / "metrics.json", result)
+    return result
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit status: 0, or 2 for input that cannot work."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    try:
+        train(*parse_arguments(arguments))
+    except AgentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in ("ultralytics", "pycocotools", "faster_coco_eval"):
+            raise
+        print(f"error: {error.name} is not installed: pip install 'det_seg_agent[det]'", file=sys.stderr)
+        return 2
+    return 0

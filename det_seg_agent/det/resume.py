@@ -1,0 +1,108 @@
+"""Our state beside the host's checkpoints: `weights/agent_last.pt` and `weights/agent_best.pt`.
+
+The host resumes from the EMA's weights in half precision. That is not where the run stood, so its losses, and with
+them later selections, would drift from those of the run that was not stopped. Until the run ends our state therefore
+holds what it takes to go on exactly: weights, EMA and optimizer in full precision, and gradients not yet applied.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from ultralytics.utils.torch_utils import unwrap_model
+
+from det_seg_agent.errors import ConfigError, StateError
+
+if TYPE_CHECKING:
+    from det_seg_agent.det.trainer import AgentDetectionTrainer
+
+LAST, OLD, BEST = "agent_last.pt", "agent_last_old.pt", "agent_best.pt"
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
+    """Replace `path` at once or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+def save_state(folder: Path, state: dict[str, Any], best: bool) -> None:
+    """Save the state of an epoch; that of the epoch before stays until the next, as the host may be stopped between."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / LAST).exists():
+        os.replace(folder / LAST, folder / OLD)
+    write(folder / LAST, state)
+    if best:
+        write(folder / BEST, {key: value for key, value in state.items() if key != "training"})
+
+
+def slim_states(folder: Path) -> None:
+    """Drop what only a resume needs, as the host strips its optimizer at the end."""
+    (folder / OLD).unlink(missing_ok=True)
+    if (folder / LAST).exists():
+        state = torch.load(folder / LAST, weights_only=True)
+        state.pop("training", None)
+        write(folder / LAST, state)
+
+
+def find_state(checkpoint: Path) -> dict[str, Any]:
+    """Return the state that belongs to a host checkpoint.
+
+    Raises:
+        ConfigError: if there is none of that epoch.
+    """
+    epoch = torch.load(checkpoint, map_location="cpu", weights_only=False)["epoch"]  # the host's own format
+    for name in (LAST, OLD):
+        path = checkpoint.parent / name
+        if path.exists():
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            if state["epoch"] == epoch:
+                return state
+    raise ConfigError(
+        f"{checkpoint}: no {LAST} of epoch {epoch + 1} lies beside it, so the agent cannot go on. Resume with the "
+        "stock trainer, or start a new run with model= this checkpoint."
+    )
+
+
+def grab_training(trainer: "AgentDetectionTrainer", batches: int) -> dict[str, Any]:
+    """Return the exact training state between two epochs, as tensors and primitives."""
+    model = unwrap_model(trainer.model)
+    gradients = [None if p.grad is None else p.grad.detach().clone() for p in model.parameters()] if batches else []
+    return {
+        "model": model.state_dict(),
+        "ema": trainer.ema.ema.state_dict(),
+        "updates": trainer.ema.updates,
+        "optimizer": trainer.optimizer.state_dict(),
+        "gradients": gradients,
+        "batches": batches,
+        "accumulate": trainer.accumulate,
+    }
+
+
+def restore_training(trainer: "AgentDetectionTrainer", saved: dict[str, Any], gradients: bool) -> int:
+    """Put the exact training state back; gradients apart, as the host clears them before the first epoch.
+
+    Returns:
+        Batches whose gradients wait for a step.
+
+    Raises:
+        StateError: if the model is another.
+    """
+    state = saved.get("training")
+    if state is None:
+        return 0
+    model = unwrap_model(trainer.model)
+    if gradients:
+        for parameter, gradient in zip(model.parameters(), state["gradients"], strict=False):
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        return int(state["batches"])
+    try:
+        model.load_state_dict(state["model"])
+        trainer.ema.ema.load_state_dict(state["ema"])
+    except RuntimeError as error:
+        raise StateError(f"the saved weights do not fit this model; resume with the same model. {error}") from error
+    trainer.ema.updates = state["updates"]
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    trainer.accumulate = state["accumulate"]
+    return 0

@@ -1,0 +1,28 @@
+"""Settings of a detection run, and how they reach the trainer in every process."""
+
+import json
+import os
+
+from pydantic import Field
+
+from det_seg_agent.settings import Settings, parse
+
+VARIABLE = "DET_SEG_AGENT_SETTINGS"
+
+
+class DetSettings(Settings):
+    """`Settings` and what only detection has."""
+
+    val_json: str | None = Field(None, description="COCO JSON to judge on; by default the one beside the data")
+    exact_resume: bool = Field(True, description="keep full-precision weights for an exact resume, true or false")
+
+
+def to_environment(settings: DetSettings) -> None:
+    """Hand settings to child processes: the host's launcher rebuilds trainers from its own arguments alone."""
+    os.environ[VARIABLE] = settings.model_dump_json(exclude_unset=True)
+
+
+def from_environment() -> DetSettings | None:
+    """Return the settings that a parent process left, if any."""
+    text = os.environ.get(VARIABLE)
+    return parse(DetSettings, json.loads(text), "agent.") if text else None

@@ -1,0 +1,225 @@
+"""The Ultralytics trainer that trains on what the agent selects."""
+
+import inspect
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils.torch_utils import unwrap_model
+
+from det_seg_agent.det.criterion import SignalCriterion, check_criterion
+from det_seg_agent.det.dataset import IndexedDataset, seed_process
+from det_seg_agent.det.loader import SelectionLoader
+from det_seg_agent.det.resume import find_state, grab_training, restore_training, save_state, slim_states
+from det_seg_agent.det.settings import DetSettings, from_environment, to_environment
+from det_seg_agent.errors import ConfigError
+from det_seg_agent.report import Report
+from det_seg_agent.selector import Selector
+from det_seg_agent.settings import parse
+
+NEVER = 1 << 60
+
+
+class AgentDetectionTrainer(DetectionTrainer):
+    """`DetectionTrainer` whose epochs walk over selections.
+
+    Use `YOLO(...).train(trainer=AgentDetectionTrainer.configured(ratio=0.6), ...)`; the plain class has the default
+    settings. Every key of the host works as it does there.
+
+    Raises:
+        ConfigError: for settings or models that cannot work, before training starts.
+    """
+
+    settings: DetSettings | None = None
+
+    @classmethod
+    def configured(cls, **fields: Any) -> type["AgentDetectionTrainer"]:
+        """Return a trainer class with these settings; see `DetSettings`."""
+        return type(cls.__name__, (cls,), {"settings": parse(DetSettings, fields, "agent."), "__module__": __name__})
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        self.selector: Selector | None = None
+        self.saved: dict[str, Any] | None = None
+        super().__init__(*args, **kwargs)
+        if self.args.task != "detect":
+            raise ConfigError(f"task={self.args.task!r} is not supported; valid: detect.")
+        self.agent_settings = self.settings or from_environment() or parse(DetSettings, {})
+        if self.resume:
+            self.saved = find_state(Path(self.args.resume))
+            self.agent_settings = self._settings_on_resume()
+        if self.agent_settings.seed is None:
+            self.agent_settings = self.agent_settings.model_copy(update={"seed": self.args.seed})
+        if self.ddp:
+            to_environment(self.agent_settings)
+        self._batches = 0
+        for event in ("on_pretrain_routine_end", "on_train_epoch_start", "on_train_epoch_end", "on_train_end"):
+            self.add_callback(event, getattr(type(self), f"_{event}"))
+        self.add_callback("on_train_batch_start", type(self)._on_train_batch_start)
+        self.add_callback("on_train_batch_end", type(self)._on_train_batch_end)
+
+    def _settings_on_resume(self) -> DetSettings:
+        assert self.saved is not None
+        saved = parse(DetSettings, self.saved["selector"]["settings"], "agent.")
+        if self.settings is not None:
+            given = self.settings.model_dump(exclude_unset=True)
+            other = {key: value for key, value in given.items() if value != getattr(saved, key)}
+            if other:
+                old = ", ".join(f"agent.{key}={getattr(saved, key)!r}" for key in other)
+                raise ConfigError(
+                    f"agent.{', agent.'.join(other)} cannot change on resume: the run has {old}. Drop them."
+                )
+        return saved
+
+    # Data -----------------------------------------------------------------------------------------------------------
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Return the host's loader; for training one that walks selections, or the host's own for `full`."""
+        stock = super().get_dataloader(dataset_path, batch_size, rank, mode)
+        if mode != "train":
+            return stock
+        if self.selector is None:
+            self.selector = Selector(
+                len(stock.dataset),
+                self.epochs,
+                self.agent_settings,
+                rank=max(RANK, 0),
+                world_size=max(self.world_size, 1),
+                shuffle=not stock.dataset.rect,
+            )
+        elif len(self.selector) != len(stock.dataset):
+            raise ConfigError(f"the data set has changed from {len(self.selector)} to {len(stock.dataset)} images.")
+        seed = self.agent_settings.seed or 0
+        dataset = IndexedDataset(stock.dataset, seed, max(RANK, 0), fresh=not self.selector.selects_all)
+        if not self.selector.selects_all:
+            return SelectionLoader(dataset, self.selector.sampler, stock)
+        stock_dataset_replaced(stock, dataset)
+        return stock
+
+    # The loop -------------------------------------------------------------------------------------------------------
+
+    def _on_pretrain_routine_end(self) -> None:
+        assert self.selector is not None
+        model = unwrap_model(self.model)
+        stock = getattr(model, "criterion", None) or model.init_criterion()
+        check_criterion(stock)
+        model.criterion = SignalCriterion(stock, self.selector.observe)
+        files = [str(f) for f in self.train_loader.dataset.im_files]
+        self.report = Report(self.save_dir, self.selector, files, self.agent_settings.trace)
+        if self.saved is not None:
+            if self.saved["files"] != [Path(f).name for f in files]:
+                raise ConfigError(
+                    "data: the training images are not those that the run was started with. Resume on the same data "
+                    "set, or start a new run."
+                )
+            self.selector.load_state_dict(self.saved["selector"])
+        if RANK in {-1, 0}:
+            self.report.begin(self.start_epoch)
+
+    def _on_train_epoch_start(self) -> None:
+        assert self.selector is not None
+        self.report.mark()
+        selection = self.selector.begin_pass(self.epoch)
+        dataset, loader = self.train_loader.dataset, self.train_loader
+        order = list(self.selector.sampler) if dataset.host.rect else []
+        if not self.selector.selects_all:
+            dataset.set_pass(self.epoch, selection.indices, selection.weights, order, loader.batch_size)
+            seed_process(self.selector.sampler.seed, self.epoch, max(RANK, 0), 0)
+        self._first_batch = True
+        if self.saved is not None:
+            self._batches = restore_training(self, self.saved, gradients=True)
+            self.saved = None
+
+    def _on_train_batch_start(self) -> None:
+        if self._first_batch:
+            self._first_batch = False
+            set_progress_total(len(self.train_loader))
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Do what the host does, and count towards the next optimizer step.
+
+        The host counts batches by `i + nb * epoch`, which jumps where a pass is shorter than the first. We count the
+        batches that there are, and open or close the host's gate, `accumulate`, for this one batch.
+        """
+        assert self.selector is not None
+        if not self.selector.selects_all:
+            self._batches += 1
+            self._nominal: int = self.accumulate  # type: ignore[has-type]
+            self.accumulate = -NEVER if self._batches >= self._nominal else NEVER
+        return super().preprocess_batch(batch)
+
+    def optimizer_step(self) -> None:
+        """Step as the host does."""
+        self._batches = 0
+        super().optimizer_step()
+
+    def _on_train_batch_end(self) -> None:
+        assert self.selector is not None
+        if not self.selector.selects_all:
+            self.accumulate = self._nominal
+
+    def _on_train_epoch_end(self) -> None:
+        assert self.selector is not None
+        done = self.selector.end_pass()
+        if RANK in {-1, 0}:
+            LOGGER.info(self.report.add(done))
+            self.metrics.update(self.report.scalars())
+
+    def validate(self) -> Any:
+        """Validate as the host does; our figures join its metrics, and so its CSV and its loggers."""
+        metrics, fitness = super().validate()
+        if metrics is not None and RANK in {-1, 0}:
+            metrics.update(self.report.scalars())
+        return metrics, fitness
+
+    # Saving ---------------------------------------------------------------------------------------------------------
+
+    def save_model(self) -> Any:
+        """Save our state first, then the host's checkpoint: a stop in between leaves a pair that belongs together."""
+        assert self.selector is not None
+        state = {
+            "epoch": self.epoch,
+            "selector": deepcopy(self.selector.state_dict()),
+            "files": [Path(f).name for f in self.train_loader.dataset.im_files],
+        }
+        if self.agent_settings.exact_resume:
+            state["training"] = grab_training(self, self._batches)
+        save_state(self.wdir, state, best=bool(np.equal(self.best_fitness, self.fitness)))
+        return super().save_model()
+
+    def resume_training(self, ckpt: Any) -> None:
+        """Resume as the host does, then from full precision where our state has it."""
+        super().resume_training(ckpt)
+        if self.saved is not None:
+            restore_training(self, self.saved, gradients=False)
+
+    def _on_train_end(self) -> None:
+        self.report.finish()
+        slim_states(self.wdir)
+
+
+def stock_dataset_replaced(loader: Any, dataset: IndexedDataset) -> None:
+    """Let the host's own loader read from `dataset` (ultralytics 8.4.120 to 8.4.190).
+
+    `DataLoader` forbids to set `dataset` once it is built, and the host builds its loader and its data set in one
+    function; its sampler only asks for the length, which stays.
+    """
+    object.__setattr__(loader, "dataset", dataset)
+    loader.collate_fn = dataset.collate
+    loader.reset()
+
+
+def set_progress_total(total: int) -> None:
+    """Set the total of the host's progress bar to this pass's batches (ultralytics 8.4.120 to 8.4.190).
+
+    The bar is a local variable of the host's `_do_train`, made with the length that the loader had at the start. It
+    is found in the calling frames; where it is not, the bar just ends early.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_name != "_do_train":
+        frame = frame.f_back
+    bar = frame.f_locals.get("pbar") if frame is not None else None
+    if bar is not None and hasattr(bar, "total"):
+        bar.total = total

@@ -1,0 +1,13 @@
+"""Errors that name the thing, the value and the remedy."""
+
+
+class AgentError(Exception):
+    """Base class of every error that this package raises on purpose."""
+
+
+class ConfigError(AgentError, ValueError):
+    """A setting, an argument or a data set that cannot be used; raised before training starts."""
+
+
+class StateError(AgentError, RuntimeError):
+    """A saved state that does not belong to this run."""

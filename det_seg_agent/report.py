@@ -1,0 +1,117 @@
+"""What a user sees of a run: panel, lines, columns, trace, pictures, and `metrics.json`."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+
+from det_seg_agent.plots import plot_run
+from det_seg_agent.selector import PassReport, Selector
+from det_seg_agent.sheets import contact_sheets
+from det_seg_agent.trace import Trace, read
+
+
+class Report:
+    """Writes what a run leaves in `folder`, the same for every toolbox.
+
+    Args:
+        folder: the run's folder.
+        selector: of the run.
+        files: image file of each sample, by dataset index.
+        trace: whether to write the Parquet trace.
+    """
+
+    def __init__(self, folder: Path, selector: Selector, files: list[str], trace: bool):
+        self.folder, self.selector, self.files = Path(folder), selector, files
+        self.trace = Trace(self.folder / "trace") if trace else None
+        self.last: PassReport | None = None
+        self.pass_seconds: list[tuple[float, int]] = []
+        self._mark = time.time()
+
+    def begin(self, first_pass: int) -> None:
+        """Print the panel and drop the trace of passes that are to be made again."""
+        self._mark = time.time()
+        if self.trace is not None:
+            self.trace.drop_from(first_pass)
+        Console().print(Panel(self.panel(), title="det_seg_agent", expand=False))
+
+    def panel(self) -> str:
+        """Return strategy, schedule, images a pass and expected saving."""
+        s, total, passes = self.selector.settings, len(self.selector), self.selector.total_passes
+        name = s.strategy if s.preset == "default" else f"{s.strategy} ({s.preset})"
+        if self.selector.selects_all:
+            return f"strategy  {name}\nimages    {total} in each of {passes} passes, nothing is saved"
+        counts = sorted({s.count_at(p, passes, total) for p in range(passes)})
+        budget = s.budget(passes, total)
+        return (
+            f"strategy  {name}\n"
+            f"schedule  {s.describe(passes)}\n"
+            f"images    {' or '.join(map(str, counts))} of {total} a pass\n"
+            f"budget    {budget:.0%} of the images of full training: saves {1 - budget:.0%}"
+        )
+
+    def add(self, report: PassReport) -> str:
+        """Take a finished pass; return its line."""
+        self.last = report
+        self.pass_seconds.append((time.time() - self._mark, report.selected))
+        if self.trace is not None:
+            table = self.selector.table
+            self.trace.write(report.pass_index, table, self.selector.selection.indices, table.score)
+        return report.line()
+
+    def mark(self) -> None:
+        """Start the clock of a pass."""
+        self._mark = time.time()
+
+    def full_time_estimate(self, wall: float) -> float:
+        """Return the seconds that full data would have taken: `wall` plus the unselected images at this run's pace."""
+        seconds = sum(s for s, _ in self.pass_seconds)
+        images = sum(n for _, n in self.pass_seconds)
+        skipped = len(self.selector) * len(self.pass_seconds) - images
+        return wall + skipped * seconds / max(images, 1)
+
+    def scalars(self) -> dict[str, float]:
+        """Return the last pass as `agent/...` figures for CSV files and loggers."""
+        if self.last is None:
+            return {}
+        r = self.last
+        return {
+            "agent/selected": r.selected,
+            "agent/ratio": round(r.ratio, 5),
+            "agent/new": round(r.new, 5),
+            "agent/balance": round(r.balance, 5),
+            "agent/reward": round(r.reward, 5),
+            "agent/policy_entropy": round(r.policy_entropy, 5),
+            "agent/images": r.images,
+        }
+
+    def finish(self) -> None:
+        """Draw the plot and the two contact sheets."""
+        history, table = self.selector.history, self.selector.table
+        plot_run(history, self.folder, read(self.folder / "trace") if self.trace is not None else None)
+        contact_sheets(self.files, table.selected, len(history), table.score, self.folder)
+
+    def cost(self) -> dict[str, Any]:
+        """Return budget, images and wall time, and what full data would have cost."""
+        history, total = self.selector.history, len(self.selector)
+        images = int(sum(row["selected"] for row in history))
+        full = total * len(history)
+        return {
+            "strategy": self.selector.settings.strategy,
+            "ratio": self.selector.settings.ratio,
+            "passes": len(history),
+            "images_trained": images,
+            "full_images_trained": full,
+            "budget": images / full if full else 0.0,
+        }
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Replace `path` by JSON at once or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, path)

@@ -1,0 +1,73 @@
+"""Difficulty, uncertainty, their balance, and the reward (Data Agent, arXiv 2603.07433, section 3)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def percentile(values: Tensor, share: float) -> Tensor:
+    """Return the value below which `share` of a 1-d tensor lies, linearly interpolated; any length."""
+    ordered = values.sort().values
+    place = share * (len(values) - 1)
+    below = int(place)
+    above = min(below + 1, len(values) - 1)
+    return torch.lerp(ordered[below], ordered[above], place - below)
+
+
+def min_max(values: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    """Scale a 1-d tensor to [0, 1] between `low` and `high` (its extremes by default); a constant one gives zeros."""
+    if not len(values):
+        return values
+    low = values.min() if low is None else low
+    high = values.max() if high is None else high
+    if not bool(high > low):
+        return torch.zeros_like(values)
+    return ((values - low) / (high - low)).clamp(0, 1)
+
+
+def paper_difficulty(loss: Tensor) -> Tensor:
+    """Difficulty D of a mini-batch as published: loss clipped at its 95th percentile, then min-max to [0, 1]."""
+    return min_max(loss.clamp(max=percentile(loss, 0.95))) if len(loss) else loss
+
+
+def robust_scale(values: Tensor) -> Tensor:
+    """Scale between the 5th and the 95th percentile to [0, 1]: puts loss and entropy on the same footing."""
+    return min_max(values, percentile(values, 0.05), percentile(values, 0.95)) if len(values) else values
+
+
+def balance(difficulty: Tensor, uncertainty: Tensor) -> Tensor:
+    """Balance w = Var(D) / (Var(D) + Var(U) + 1e-8), population variances; a scalar in [0, 1)."""
+    var_d, var_u = difficulty.var(unbiased=False), uncertainty.var(unbiased=False)
+    return var_d / (var_d + var_u + 1e-8)
+
+
+def quality(difficulty: Tensor, uncertainty: Tensor) -> tuple[Tensor, Tensor]:
+    """Return q = w D + (1 - w) U, per sample in [0, 1], and the balance w."""
+    w = balance(difficulty, uncertainty)
+    return w * difficulty + (1 - w) * uncertainty, w
+
+
+class RunningNorm:
+    """Mean and variance of everything seen so far (Chan et al. 1979, as in Gymnasium's RunningMeanStd)."""
+
+    def __init__(self) -> None:
+        self.mean, self.var, self.count = 0.0, 1.0, 0.0
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Take `values` in and return them less the mean, over the std."""
+        if len(values):
+            mean, var, n = float(values.mean()), float(values.var(unbiased=False)), len(values)
+            total = self.count + n
+            delta = mean - self.mean
+            m2 = self.var * self.count + var * n + delta**2 * self.count * n / total
+            self.mean, self.var, self.count = self.mean + delta * n / total, m2 / total, total
+        return (values - self.mean) / (self.var**0.5 + 1e-8)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return three floats."""
+        return {"mean": self.mean, "var": self.var, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.mean, self.var, self.count = state["mean"], state["var"], state["count"]

@@ -1,0 +1,188 @@
+"""One object that closes the loop: signals in, a selection a pass out."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from det_seg_agent.distributed import gather_signals
+from det_seg_agent.errors import ConfigError, StateError
+from det_seg_agent.features import Projector
+from det_seg_agent.sampler import SelectionSampler
+from det_seg_agent.schedule import is_full
+from det_seg_agent.settings import Settings, parse
+from det_seg_agent.signals import SignalBuffer, per_sample
+from det_seg_agent.strategies import Request, Selection, strategy_class
+from det_seg_agent.table import ScoreTable
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """What a pass did; figures that the strategy does not have are NaN. `pass_index` counts from 0."""
+
+    pass_index: int
+    ratio: float
+    selected: int  # samples in the selection
+    total: int  # samples in the data set
+    new: float  # share of the selection that the selection before did not hold
+    images: int  # images trained on so far
+    dropped: int  # images whose signals were not finite
+    balance: float  # w, see rewards.balance
+    reward: float  # mean reward
+    policy_entropy: float  # nats
+
+    def line(self) -> str:
+        """Return the pass in one line."""
+        text = (
+            f"pass {self.pass_index + 1}: selected {self.selected}/{self.total} ({self.ratio:.0%}), new {self.new:.0%}"
+        )
+        for name, value in (("w", self.balance), ("reward", self.reward), ("policy entropy", self.policy_entropy)):
+            if value == value:
+                text += f", {name} {value:.3f}"
+        return text + (f", {self.dropped} images without finite signals" if self.dropped else "")
+
+
+class Selector:
+    """Schedule, strategy, score table and sampler of one run.
+
+    Args:
+        num_samples: size of the training set.
+        total_passes: passes of the whole run.
+        settings: see `Settings`; keyword arguments are its fields.
+        rank, world_size: this process; all ranks hold the same table, policy and selection.
+        shuffle: whether the sampler shuffles.
+
+    Raises:
+        ConfigError: for anything that cannot work.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        total_passes: int,
+        settings: Settings | None = None,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        shuffle: bool = True,
+        **fields: Any,
+    ):
+        if settings is not None and fields:
+            raise ConfigError("give either settings or single fields, not both.")
+        if total_passes < 1:
+            raise ConfigError(f"total_passes={total_passes}: a run has at least one pass.")
+        self.settings = settings or parse(Settings, fields)
+        seed = self.settings.seed or 0
+        self.total_passes, self.world_size = total_passes, world_size
+        self.table = ScoreTable(num_samples)
+        cls = strategy_class(self.settings.strategy)
+        options = parse(cls.Options, self.settings.options, "agent.options.")
+        self.strategy = cls(self.table, seed, options, self.settings.preset)
+        self.buffer = SignalBuffer(Projector(self.strategy.feature_dim, seed))
+        self.sampler = SelectionSampler(num_samples, seed, rank, world_size, shuffle)
+        self.selection = Selection(torch.arange(num_samples))
+        self.previous = torch.zeros(num_samples, dtype=torch.bool)
+        self.history: list[dict[str, float]] = []
+        self.pass_index = -1
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def selects_all(self) -> bool:
+        """Whether the strategy walks over everything in every pass."""
+        return self.strategy.selects_all
+
+    def begin_pass(self, pass_index: int) -> Selection:
+        """Make the selection of pass `pass_index` and set the sampler to it; a pass begun again keeps its own."""
+        self.buffer.clear()
+        if pass_index != self.pass_index:
+            self.selection = self._select(pass_index)
+            self.pass_index = pass_index
+        self.sampler.set_selection(self.selection.indices)
+        self.sampler.set_epoch(pass_index)
+        return self.selection
+
+    def _select(self, pass_index: int) -> Selection:
+        ratio = 1.0 if self.selects_all else self.settings.ratio_at(pass_index, self.total_passes)
+        if is_full(ratio):
+            return Selection(torch.arange(len(self)))
+        count = self.settings.count_at(pass_index, self.total_passes, len(self))
+        return self.strategy.select(Request(pass_index, self.total_passes, count, ratio))
+
+    def observe(
+        self,
+        index: Tensor,
+        loss: Tensor,
+        entropy: Tensor,
+        features: Tensor,
+        image: Tensor | None = None,
+        share: Tensor | None = None,
+    ) -> None:
+        """Take the signals of a mini-batch; see `SignalBuffer.add`. Nothing is synchronised with the device."""
+        self.buffer.add(loss, entropy, features, index, image, share)
+
+    def end_pass(self) -> PassReport:
+        """Gather the pass's signals from all ranks, update table and strategy, and report."""
+        signals = gather_signals(self.buffer.drain())
+        if len(signals):
+            self.table.update(per_sample(signals), self.pass_index)
+            self.strategy.observe(signals, self.pass_index, self.total_passes)
+        chosen = torch.zeros(len(self), dtype=torch.bool)
+        chosen[self.selection.indices] = True
+        done = [row for row in self.history if row["pass"] < self.pass_index]
+        if len(done) == len(self.history):  # not a pass that is repeated after a fault
+            self.table.selected += chosen.int()
+        stats = {key: float("nan") for key in ("balance", "reward", "policy_entropy")} | self.strategy.stats()
+        report = PassReport(
+            self.pass_index,
+            len(self.selection) / len(self),
+            len(self.selection),
+            len(self),
+            float((chosen & ~self.previous).sum()) / len(self.selection),
+            int(sum(row["selected"] for row in done)) + len(self.selection),
+            self.buffer.dropped,
+            **stats,
+        )
+        self.previous = chosen
+        row = {key: float(value) for key, value in asdict(report).items() if key != "pass_index"}
+        self.history = [*done, {"pass": float(self.pass_index), **row}]
+        return report
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state between two passes; it loads with `torch.load(..., weights_only=True)`."""
+        return {
+            "settings": self.settings.model_dump(),
+            "total_passes": self.total_passes,
+            "pass_index": self.pass_index,
+            "table": self.table.state_dict(),
+            "strategy": self.strategy.state_dict(),
+            "in_features": self.buffer.projector.in_features,
+            "selection": self.selection.indices,
+            "weights": self.selection.weights,
+            "previous": self.previous,
+            "history": self.history,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken.
+
+        Raises:
+            StateError: if the state is of another strategy or another data set size.
+        """
+        saved = state["settings"]["strategy"]
+        if saved != self.settings.strategy:
+            raise StateError(
+                f"the saved state is of strategy {saved!r}, this run has {self.settings.strategy!r}. Resume with "
+                f"agent.strategy={saved}, or start a new run."
+            )
+        self.table.load_state_dict(state["table"])
+        self.strategy.load_state_dict(state["strategy"])
+        self.buffer.projector.in_features = state["in_features"]
+        self.pass_index = state["pass_index"]
+        self.selection = Selection(state["selection"], state["weights"])
+        self.previous = state["previous"].clone()
+        self.history = list(state["history"])
+        self.sampler.set_selection(self.selection.indices)
+        self.sampler.set_epoch(max(self.pass_index, 0))

@@ -1,0 +1,54 @@
+"""The settings of a run and how a wrong one is refused."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from det_seg_agent.errors import ConfigError
+from det_seg_agent.schedule import Schedule
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Settings(Schedule):
+    """What a user sets for selection; the schedule's fields are part of it."""
+
+    strategy: str = Field("agent", description="a registered name or 'package.module:Class'")
+    preset: Literal["default", "paper"] = Field("default", description="default, or paper: the published recipe")
+    seed: int | None = Field(None, ge=0, description="seed of everything that we draw; by default the host's seed")
+    trace: bool = Field(True, description="write the Parquet trace, true or false")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the strategy, by name")
+
+
+def parse(model: type[M], values: Mapping[str, Any], prefix: str = "") -> M:
+    """Build `model` from `values`.
+
+    Raises:
+        ConfigError: naming every key (with `prefix`), its value and what is valid.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        lines = [_explain(model, item, prefix) for item in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _explain(model: type[BaseModel], item: Any, prefix: str) -> str:
+    key = str(item["loc"][0]) if item["loc"] else ""
+    if item["type"] == "extra_forbidden":
+        return unknown_key(prefix + key, [prefix + name for name in model.model_fields])
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if not key:
+        return f"{prefix.rstrip('.') or 'settings'}: {message}"
+    field = model.model_fields[key]
+    valid = f" Valid: {field.description}." if field.description else ""
+    return f"{prefix}{key}={item['input']!r}: {message}.{valid}"
+
+
+def unknown_key(key: str, valid: list[str]) -> str:
+    """Return the message for a key that does not exist, with the nearest one that does."""
+    near = difflib.get_close_matches(key, valid, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"{key} is not a setting.{hint} Valid: {', '.join(sorted(valid))}."

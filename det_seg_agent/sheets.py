@@ -1,0 +1,73 @@
+"""Contact sheets: the images that were selected most and least."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from torch import Tensor
+
+CELL = (200, 150)
+CAPTION, HEADER = 20, 34
+
+
+def order(times_selected: Tensor, order_by: Tensor, most: bool, count: int) -> list[int]:
+    """Return the `count` samples selected most (or least) often, ties by `order_by` in the same sense, NaN last."""
+    sign = -1 if most else 1
+    tie = (order_by.double() * sign).nan_to_num(nan=float("inf"))
+    by_tie = tie.argsort(stable=True)
+    by_times = (times_selected.double()[by_tie] * sign).argsort(stable=True)
+    picked: list[int] = by_tie[by_times][:count].tolist()
+    return picked
+
+
+def contact_sheets(
+    files: list[str],
+    times_selected: Tensor,
+    passes: int,
+    order_by: Tensor,
+    folder: Path,
+    grid: tuple[int, int] = (6, 4),
+) -> list[Path]:
+    """Write `most_selected.jpg` and `least_selected.jpg`, `grid` columns by rows.
+
+    Args:
+        files: image file of each of N samples.
+        times_selected: (N,) passes that selected the sample, of `passes`.
+        order_by: (N,) float that breaks ties.
+        folder: where the sheets go.
+        grid: columns and rows.
+    """
+    paths = []
+    for most in (True, False):
+        picked = order(times_selected, order_by, most, grid[0] * grid[1])
+        times = times_selected[picked] if picked else torch.zeros(1)
+        word = "most" if most else "least"
+        title = (
+            f"Selected {word}: {len(picked)} of {len(files)} images, chosen in {int(times.min())} to "
+            f"{int(times.max())} of {passes} passes"
+        )
+        captions = [f"{Path(files[i]).stem[-16:]}   {int(times_selected[i])}/{passes}" for i in picked]
+        path = Path(folder) / f"{word}_selected.jpg"
+        _sheet([files[i] for i in picked], captions, title, grid).save(path, quality=88)
+        paths.append(path)
+    return paths
+
+
+def _sheet(files: list[str], captions: list[str], title: str, grid: tuple[int, int]) -> Image.Image:
+    rows = -(-len(files) // grid[0])
+    sheet = Image.new("RGB", (grid[0] * CELL[0], HEADER + rows * (CELL[1] + CAPTION)), "white")
+    draw = ImageDraw.Draw(sheet)
+    small = ImageFont.load_default(size=13)
+    draw.text((8, 7), title, fill="black", font=ImageFont.load_default(size=17))
+    for i, (file, caption) in enumerate(zip(files, captions)):
+        x, y = i % grid[0] * CELL[0], HEADER + i // grid[0] * (CELL[1] + CAPTION)
+        size = (CELL[0] - 6, CELL[1] - 4)
+        try:
+            with Image.open(file) as image:
+                cell = ImageOps.pad(ImageOps.exif_transpose(image).convert("RGB"), size, color="white")
+        except Exception:  # decoders raise all sorts on a broken file, and a picture must not end a run
+            cell = Image.new("RGB", size, "#bbbbbb")
+            ImageDraw.Draw(cell).text((size[0] / 2, size[1] / 2), "unreadable", fill="black", font=small, anchor="mm")
+        sheet.paste(cell, (x + 3, y))
+        draw.text((x + 5, y + CELL[1] - 2), caption, fill="black", font=small)
+    return sheet

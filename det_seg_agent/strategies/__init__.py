@@ -1,0 +1,30 @@
+"""The strategies; importing this package registers them."""
+
+from det_seg_agent.strategies.agent import Agent
+from det_seg_agent.strategies.base import (
+    NoOptions,
+    Request,
+    Selection,
+    Strategy,
+    register,
+    strategy_class,
+    strategy_names,
+)
+from det_seg_agent.strategies.infobatch import InfoBatch
+from det_seg_agent.strategies.simple import Full, Random, TopEntropy, TopLoss
+
+__all__ = [
+    "Agent",
+    "Full",
+    "InfoBatch",
+    "NoOptions",
+    "Random",
+    "Request",
+    "Selection",
+    "Strategy",
+    "TopEntropy",
+    "TopLoss",
+    "register",
+    "strategy_class",
+    "strategy_names",
+]

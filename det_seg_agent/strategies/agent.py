@@ -1,0 +1,235 @@
+"""The agent: a policy that weighs samples, trained by PPO while the model trains (Data Agent, arXiv 2603.07433)."""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from det_seg_agent.features import FeatureStore
+from det_seg_agent.policy import BetaPolicy
+from det_seg_agent.ppo import Ppo, PpoConfig, gae
+from det_seg_agent.rewards import RunningNorm, paper_difficulty, quality, robust_scale
+from det_seg_agent.seeding import derive_seed, generator
+from det_seg_agent.signals import SampleSignals, Signals, per_sample
+from det_seg_agent.strategies.base import Request, Selection, Strategy, register
+from det_seg_agent.strategies.simple import top
+
+ROWS = 65536  # samples that the policy scores at a time
+
+
+class AgentOptions(BaseModel):
+    """Every switch of the agent; the defaults are preset=default, `PAPER` holds what the published recipe has else."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    fresh_scores: bool = Field(True, description="score every sample with the current policy before each pass")
+    history: bool = Field(True, description="the state holds loss and entropy at last sight beside the features")
+    scaling: Literal["robust", "paper"] = Field(
+        "robust",
+        description="robust: D and U between their 5th and 95th "
+        "percentile; paper: D min-max in a mini-batch, U as it is",
+    )
+    centre: bool = Field(
+        True,
+        description="reward a (q - mean q) instead of a q, so that the best action of an "
+        "easy sample is 0 and not 1 too",
+    )
+    advantage: Literal["bandit", "gae"] = Field("bandit", description="bandit: r - V; gae: by row over mini-batches")
+    update_batches: int | None = Field(None, ge=1, description="mini-batches in an update; null: the whole pass")
+    rounds: int = Field(4, ge=1, description="times that actions are drawn anew for the samples of an update")
+    max_samples: int = Field(16384, ge=1, description="samples of an update at most, drawn at random")
+    review_after: int = Field(5, ge=0, description="passes unseen after which a sample is due for review; 0: never")
+    review_share: float = Field(0.1, ge=0, le=1, description="share of a selection that reviews may take")
+    feature_dim: int | None = Field(64, ge=1, description="features are projected to this many values; null: not")
+    hidden: int = Field(64, ge=1, description="width of the policy's two hidden layers")
+    inverse_ratio_loss: bool = Field(False, description="scale selected losses by 1 / ratio, as published")
+    lr: float = Field(1e-3, gt=0, description="Adam's learning rate, > 0")
+    lr_final: float = Field(0.01, ge=0, le=1, description="share of it at the end of the run")
+    adam_eps: float = Field(1e-5, gt=0, description="Adam's epsilon")
+    weight_decay: float = Field(5e-4, ge=0, description="Adam's weight decay")
+    clip: float = Field(0.2, gt=0, description="PPO's clip range")
+    epochs: int = Field(4, ge=1, description="PPO epochs of an update")
+    minibatch: int | None = Field(256, ge=1, description="samples in a gradient step; null: all")
+    gamma: float = Field(0.99, ge=0, le=1, description="discount (gae)")
+    lam: float = Field(0.95, ge=0, le=1, description="GAE's lambda (gae)")
+    value_coef: float = Field(0.5, ge=0, description="weight of the critic's loss")
+    entropy_coef: float = Field(0.0, ge=0, description="weight of the policy's entropy")
+    max_grad_norm: float = Field(0.5, gt=0, description="gradient norm at most")
+
+
+PAPER: dict[str, Any] = {
+    "fresh_scores": False,
+    "history": False,
+    "scaling": "paper",
+    "centre": False,
+    "advantage": "gae",
+    "update_batches": 10,
+    "rounds": 1,
+    "review_after": 0,
+    "feature_dim": None,
+    "hidden": 128,
+    "inverse_ratio_loss": True,
+    "lr": 3e-4,
+    "minibatch": None,
+}
+
+
+@register("agent")
+class Agent(Strategy):
+    """Beta policy over samples; the highest weights are selected."""
+
+    Options: ClassVar[type[BaseModel]] = AgentOptions
+    options: AgentOptions
+
+    def __init__(self, table: Any, seed: int, options: AgentOptions, preset: str = "default"):
+        super().__init__(table, seed, options, preset)
+        if preset == "paper":
+            given = options.model_dump(exclude_unset=True)
+            self.options = AgentOptions(**{**PAPER, **given})
+        self.feature_dim = self.options.feature_dim
+        self.store = FeatureStore(len(table) if self.options.fresh_scores else 0)
+        self.norm = RunningNorm()
+        self.ppo: Ppo | None = None
+        self._stats: dict[str, float] = {}
+
+    def _learner(self, state_dim: int) -> Ppo:
+        if self.ppo is None:
+            o = self.options
+            names = set(PpoConfig.__dataclass_fields__) - {"centre_advantage"}
+            config = PpoConfig(**o.model_dump(include=names), centre_advantage=o.centre)
+            self.ppo = Ppo(BetaPolicy(state_dim, o.hidden, derive_seed(self.seed, "agent")), config)
+        return self.ppo
+
+    def _history(self, loss: Tensor, entropy: Tensor) -> Tensor:
+        """Return (n, 2) in [-1, 1]: loss and entropy at last sight, between their percentiles over what is known."""
+        columns = []
+        for values in (loss, entropy):
+            known = values.isfinite()
+            scaled = torch.zeros_like(values)
+            scaled[known] = 2 * robust_scale(values[known]) - 1
+            columns.append(scaled)
+        return torch.stack(columns, 1)
+
+    def observe(self, signals: Signals, pass_index: int, total_passes: int) -> None:
+        """Train the policy on the pass's signals, mini-batch group by group, then store features for fresh scores."""
+        if not len(signals):
+            return
+        o = self.options
+        samples = per_sample(signals)
+        if o.fresh_scores:
+            self.store.put(samples.index, samples.features)
+        steps = int(signals.step[-1]) + 1
+        group = o.update_batches or steps
+        figures = []
+        for first in range(0, steps, group):
+            bounds = torch.searchsorted(signals.step, torch.tensor([first, first + group]))
+            part = signals.images(int(bounds[0]), int(bounds[1]))
+            if len(part):
+                progress = (pass_index + first / steps) / max(total_passes, 1)
+                if o.advantage == "gae":
+                    rows = self._by_step(part)
+                else:
+                    rows = [samples] if len(part) == len(signals) else [per_sample(part)]
+                figures.append(self._update(rows, pass_index, first, progress))
+        keys = ("balance", "reward", "policy_entropy")
+        self._stats = {key: sum(f[i] for f in figures) / len(figures) for i, key in enumerate(keys)}
+
+    def _update(
+        self, rows: list[SampleSignals], pass_index: int, first: int, progress: float
+    ) -> tuple[float, float, float]:
+        """Make one update from some mini-batches; return (balance, mean reward, policy entropy in nats)."""
+        o = self.options
+        draw = generator(self.seed, "ppo", pass_index, first)
+        features = torch.cat([r.features for r in rows])
+        index = torch.cat([r.index for r in rows])
+        loss, entropy = torch.cat([r.loss for r in rows]), torch.cat([r.entropy for r in rows])
+        if o.scaling == "robust":
+            q, w = quality(robust_scale(loss), robust_scale(entropy))
+            balances = [w]
+        else:
+            pairs = [quality(paper_difficulty(r.loss), r.entropy.clamp(0, 1)) for r in rows]
+            q, balances = torch.cat([p[0] for p in pairs]), [p[1] for p in pairs]
+        if o.centre:
+            q = q - q.mean()
+        state = self.store.standardised(index) if o.fresh_scores else features
+        if o.history:
+            state = torch.cat([state, self._history(loss, entropy)], 1)
+        learner = self._learner(state.shape[1])
+        learner.anneal(progress)
+        lengths = [len(r) for r in rows]
+        if o.advantage == "bandit" and len(index) > o.max_samples:
+            keep = torch.randperm(len(index), generator=draw)[: o.max_samples]
+            state, q, index = state[keep], q[keep], index[keep]
+        reward_mean, policy_entropy = 0.0, 0.0
+        for turn in range(o.rounds):
+            action = learner.policy.act(state, draw)
+            raw = action * q
+            reward = self.norm(raw)
+            with torch.no_grad():
+                value = learner.policy.value(state)
+            advantage = reward - value if o.advantage == "bandit" else self._gae(reward, value, lengths)
+            before = learner.update(state, action, advantage, advantage + value, draw)
+            if turn == 0:
+                reward_mean, policy_entropy = float(raw.mean()), before
+                if not o.fresh_scores:
+                    self.table.score[index] = action
+        return float(torch.stack(balances).mean()), reward_mean, policy_entropy
+
+    @staticmethod
+    def _by_step(part: Signals) -> list[SampleSignals]:
+        counts = torch.unique_consecutive(part.step, return_counts=True)[1].cumsum(0).tolist()
+        return [per_sample(part.images(a, b)) for a, b in zip([0, *counts[:-1]], counts, strict=True)]
+
+    def _gae(self, reward: Tensor, value: Tensor, lengths: list[int]) -> Tensor:
+        """Lay the mini-batches' rows along time, padded to the longest, and return the advantages of the real ones."""
+        shape = (len(lengths), max(lengths))
+        valid = torch.arange(shape[1])[None] < torch.tensor(lengths)[:, None]
+        rewards, values = torch.zeros(shape), torch.zeros(shape)
+        rewards[valid], values[valid] = reward, value
+        return gae(rewards, values, valid, self.options.gamma, self.options.lam)[valid]
+
+    def select(self, request: Request) -> Selection:
+        """Score every sample with the current policy (default), and return the `count` highest, reviews first."""
+        o, table = self.options, self.table
+        if o.fresh_scores and self.ppo is not None:
+            draw = generator(self.seed, "score", request.pass_index)
+            history = self._history(table.loss, table.entropy) if o.history else None
+            score = torch.empty(len(table))
+            for start in range(0, len(table), ROWS):
+                rows = slice(start, start + ROWS)
+                state = self.store.standardised(rows)
+                if history is not None:
+                    state = torch.cat([state, history[rows]], 1)
+                score[rows] = self.ppo.policy.act(state, draw)
+            table.score = score
+        first = table.never_seen()
+        if o.review_after:
+            due = (request.pass_index - table.last_pass.long() > o.review_after).nonzero().squeeze(1)
+            limit = min(len(due), int(o.review_share * request.count))
+            if limit:
+                oldest = table.last_pass[due].float() - table.score[due].nan_to_num(nan=1.0)
+                first = first.clone()
+                first[due[oldest.topk(limit, largest=False).indices]] = True
+        indices = top(table.score, request.count, first)
+        weights = torch.full((len(indices),), 1 / request.ratio) if o.inverse_ratio_loss else None
+        return Selection(indices, weights)
+
+    def stats(self) -> dict[str, float]:
+        """Return balance w, mean reward (before normalisation) and policy entropy in nats of the last pass."""
+        return self._stats
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return policy, optimizer, reward statistics and stored features."""
+        state: dict[str, Any] = {"norm": self.norm.state_dict(), "store": self.store.state_dict(), "ppo": None}
+        if self.ppo is not None:
+            state["ppo"] = self.ppo.state_dict()
+            state["state_dim"] = self.ppo.policy.actor[0].in_features
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.norm.load_state_dict(state["norm"])
+        self.store.load_state_dict(state["store"])
+        if state["ppo"] is not None:
+            self._learner(state["state_dim"]).load_state_dict(state["ppo"])

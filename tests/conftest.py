@@ -1,0 +1,29 @@
+"""The real toolbox, isolated and offline."""
+
+import os
+import tempfile
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("YOLO_OFFLINE", "1")
+os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp())
+
+from pathlib import Path
+
+import pytest
+
+from det_seg_agent.scenes import write_scenes
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of 48 + 8 scenes of 64 px."""
+    return write_scenes(tmp_path_factory.mktemp("data") / "scenes", 48, 8, 64)
+
+
+@pytest.fixture(scope="session")
+def data_yaml(scenes: Path) -> str:
+    """The scenes, converted for the host."""
+    from det_seg_agent.det.coco import prepare_data
+
+    return prepare_data(scenes)

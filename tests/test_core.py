@@ -1,0 +1,267 @@
+"""Schedule, sampler, rewards, strategies, agent and state, without a toolbox."""
+
+import io
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from det_seg_agent import ConfigError, Selection, SelectionSampler, Selector, Settings, StateError, Strategy, register
+from det_seg_agent.features import Projector
+from det_seg_agent.ppo import gae
+from det_seg_agent.rewards import RunningNorm, balance, paper_difficulty, quality, robust_scale
+from det_seg_agent.schedule import Schedule
+from det_seg_agent.settings import parse
+from det_seg_agent.signals import SignalBuffer, per_sample
+from det_seg_agent.strategies import Request, strategy_names
+from det_seg_agent.table import ScoreTable
+from det_seg_agent.trace import Trace, read
+
+STRATEGIES = [(name, "default") for name in strategy_names()] + [("agent", "paper")]
+
+
+def feed(
+    selector: Selector, features: torch.Tensor, loss: torch.Tensor, entropy: torch.Tensor, batch: int = 16
+) -> None:
+    for rows in torch.tensor(list(selector.sampler)).split(batch):
+        selector.observe(rows, loss[rows], entropy[rows], features[rows])
+
+
+def run(selector: Selector, passes: range, n: int = 120) -> list[torch.Tensor]:
+    g = torch.Generator().manual_seed(5)
+    features = torch.randn(n, 40, generator=g)
+    loss, entropy = features[:, 0].exp(), features[:, 1].sigmoid()
+    chosen = []
+    for p in passes:
+        chosen.append(selector.begin_pass(p).indices.clone())
+        feed(selector, features, loss + 0.01 * p, entropy)
+        selector.end_pass()
+    return chosen
+
+
+def test_the_core_imports_no_toolbox() -> None:
+    code = (
+        "import sys, det_seg_agent, det_seg_agent.report, det_seg_agent.scenes;"
+        "sys.exit(any(m.split('.')[0] in ('ultralytics', 'mmengine', 'mmseg', 'mmcv') for m in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_schedule_follows_the_pass() -> None:
+    s = Schedule(ratio=0.5)
+    assert [s.ratio_at(p, 8) for p in range(8)] == [1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 1.0]
+    assert [s.ratio_at(p, 4) for p in range(4)] == [1.0, 0.5, 0.5, 1.0]
+    o = Schedule(ratio=0.5, schedule="oscillating", low=0.3, warmup=0, final_full=0)
+    assert [o.ratio_at(p, 4) for p in range(4)] == pytest.approx([0.3, 0.7, 0.3, 0.7])
+    assert o.budget(4, 1000) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"ratio": 0}, ["ratio=0", "greater than 0"]),
+        ({"ratio": 1.5}, ["ratio=1.5", "less than or equal to 1"]),
+        ({"ratio": math.nan}, ["ratio=nan", "finite"]),
+        ({"ratio": "half"}, ["ratio='half'", "0 < ratio <= 1"]),
+        ({"ration": 0.5}, ["ration", "Did you mean agent.ratio"]),
+        ({"schedule": "wavy"}, ["wavy", "constant or oscillating"]),
+        ({"schedule": "oscillating", "ratio": 0.6, "low": 0.1}, ["high=1.1"]),
+        ({"schedule": "oscillating", "period": 3}, ["period=3"]),
+        ({"low": 0.2}, ["oscillating"]),
+        ({"preset": "best"}, ["preset", "paper"]),
+    ],
+)
+def test_a_wrong_setting_is_named(fields: dict, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse(Settings, fields, "agent.")
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_unknown_strategies_and_options_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"infobatch, loss, random"):
+        Selector(10, 4, strategy="magic")
+    with pytest.raises(ConfigError, match=r"agent\.options\.learning_rate"):
+        Selector(10, 4, options={"learning_rate": 1})
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_the_sampler_shards_the_selection(ranks: int, shuffle: bool) -> None:
+    chosen = torch.arange(0, 100, 5)
+    walks = []
+    for rank in range(ranks):
+        sampler = SelectionSampler(100, 3, rank, ranks, shuffle)
+        sampler.set_selection(chosen)
+        sampler.set_epoch(2)
+        walk = list(sampler)
+        assert len(walk) == len(sampler) and walk == list(sampler)
+        walks.append(walk)
+    assert len({len(w) for w in walks}) == 1
+    assert {index for walk in walks for index in walk} == set(chosen.tolist())
+    assert sum(map(len, walks)) == len(chosen) + sampler.padding and sampler.padding < ranks
+    sampler.set_epoch(3)
+    assert (list(sampler) != walks[-1]) == shuffle
+
+
+def test_one_sample_on_three_ranks() -> None:
+    sampler = SelectionSampler(9, 0, 2, 3)
+    sampler.set_selection(torch.tensor([4]))
+    assert list(sampler) == [4]
+
+
+def test_rewards_by_hand() -> None:
+    loss = torch.tensor([0.0, 1.0, 2.0, 3.0, 100.0])
+    cap = 3 + 0.8 * 97  # the 95th percentile lies 0.8 of the way from 3 to 100
+    assert torch.allclose(paper_difficulty(loss), loss.clamp(max=cap) / cap)
+    d, u = torch.tensor([0.0, 1.0]), torch.tensor([0.4, 0.6])
+    w = 0.25 / (0.25 + 0.01 + 1e-8)
+    assert balance(d, u).item() == pytest.approx(w)
+    assert torch.allclose(quality(d, u)[0], w * d + (1 - w) * u)
+    assert robust_scale(torch.full((4,), 2.0)).tolist() == [0, 0, 0, 0]
+
+
+def test_running_norm_is_that_of_all_values() -> None:
+    values = torch.randn(300) * 3 + 5
+    norm = RunningNorm()
+    for part in values.split(70):
+        norm(part)
+    assert norm.mean == pytest.approx(values.mean().item(), rel=1e-4)
+    assert norm.var == pytest.approx(values.var(unbiased=False).item(), rel=1e-4)
+
+
+def test_gae_by_hand() -> None:
+    r, v = torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([[0.5, 1.0], [1.0, 0.0]])
+    valid = torch.tensor([[True, True], [True, False]])
+    got = gae(r, v, valid, 0.9, 0.5)
+    assert got[1, 0].item() == pytest.approx(2.0)
+    assert got[0, 0].item() == pytest.approx(1 + 0.9 * 1 - 0.5 + 0.45 * 2)
+    assert got[0, 1].item() == pytest.approx(1.0)
+
+
+def test_signals_are_credited_by_share_and_broken_ones_dropped() -> None:
+    buffer = SignalBuffer(Projector(None, 0), chunk=1)
+    buffer.add(
+        torch.tensor([1.0, 3.0, float("nan")]),
+        torch.tensor([0.1, 0.3, 0.5]),
+        torch.ones(3, 2),
+        torch.tensor([7, 2, 7, 2]),
+        torch.tensor([0, 0, 1, 2]),
+        torch.tensor([0.75, 0.25, 1.0, 1.0]),
+    )
+    signals = buffer.drain()
+    assert buffer.dropped == 1
+    rows = per_sample(signals)
+    assert rows.index.tolist() == [2, 7]
+    assert rows.loss.tolist() == pytest.approx([1.0, (0.75 * 1 + 3) / 1.75])
+
+
+@pytest.mark.parametrize(("name", "preset"), STRATEGIES)
+def test_every_strategy_selects_what_is_asked_and_resumes(name: str, preset: str) -> None:
+    whole = Selector(120, 8, strategy=name, preset=preset, ratio=0.4)
+    chosen = run(whole, range(8))
+    counts = [120 if name == "full" else whole.settings.count_at(p, 8, 120) for p in range(8)]
+    assert [len(c) for c in chosen] == counts
+    for c in chosen:
+        assert len(c.unique()) == len(c) and c.min() >= 0 and c.max() < 120
+    first = Selector(120, 8, strategy=name, preset=preset, ratio=0.4)
+    run(first, range(4))
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second = Selector(120, 8, strategy=name, preset=preset, ratio=0.4)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    for a, b in zip(run(second, range(4, 8)), chosen[4:], strict=True):
+        assert torch.equal(a, b)
+    assert second.history[-1]["images"] == whole.history[-1]["images"] == sum(counts)
+    assert torch.equal(second.table.selected, whole.table.selected)
+
+
+def test_a_state_of_another_run_is_refused() -> None:
+    state = Selector(20, 4).state_dict()
+    with pytest.raises(StateError, match="20 images, this one has 21"):
+        Selector(21, 4).load_state_dict(state)
+    with pytest.raises(StateError, match="agent"):
+        Selector(20, 4, strategy="random").load_state_dict(state)
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_ppo_raises_the_weight_of_rewarded_samples(preset: str) -> None:
+    """Samples whose feature 0 is 1 are hard and uncertain, the others neither: the policy must weigh them more."""
+    n = 256
+    features = torch.zeros(n, 8)
+    features[::2, 0] = 1
+    options = {"lr": 0.01, "review_after": 0} | ({"fresh_scores": True} if preset == "paper" else {})
+    selector = Selector(n, 40, strategy="agent", preset=preset, warmup=20, final_full=0, ratio=0.5, options=options)
+    hard = features[:, 0]
+    for p in range(20):
+        selector.begin_pass(p)
+        feed(selector, features, 0.1 + hard, 0.1 + 0.8 * hard, 32)
+        selector.end_pass()
+    chosen = selector.begin_pass(20).indices
+    score = selector.table.score
+    margin = 0.4 if preset == "default" else 0.03  # the recipe rewards easy samples for large actions as well
+    assert score[::2].mean() > score[1::2].mean() + margin
+    assert hard[chosen].mean() > (0.95 if preset == "default" else 0.52)
+
+
+def test_infobatch_expects_the_full_gradient() -> None:
+    n, repeats = 60, 4000
+    g = torch.Generator().manual_seed(0)
+    gradient = torch.randn(n, generator=g)
+    loss = torch.rand(n, generator=g) ** 2
+    from det_seg_agent.strategies import InfoBatch
+
+    for count in (45, 20):  # with the mean as threshold, and with a raised one
+        table = ScoreTable(n)
+        table.loss = loss
+        strategy = InfoBatch(table, 1, InfoBatch.Options())
+        sums = torch.zeros(repeats)
+        for p in range(repeats):
+            s = strategy.select(Request(p, repeats, count, count / n))
+            assert len(s) == count and s.weights is not None
+            sums[p] = (gradient[s.indices] * s.weights).sum()
+        error = sums.std() / repeats**0.5
+        assert abs(sums.mean() - gradient.sum()) < 4 * error
+
+
+def test_a_users_own_strategy_joins_from_outside() -> None:
+    @register("first_ones")
+    class FirstOnes(Strategy):
+        def select(self, request: Request) -> Selection:
+            return Selection(torch.arange(request.count))
+
+    selector = Selector(10, 4, strategy="first_ones", ratio=0.3)
+    assert selector.begin_pass(1).indices.tolist() == [0, 1, 2]
+    selector = Selector(10, 4, strategy="det_seg_agent.strategies.simple:Random", ratio=0.3)
+    assert len(selector.begin_pass(1)) == 3
+
+
+def test_long_unseen_samples_are_reviewed() -> None:
+    selector = Selector(100, 40, ratio=0.2, options={"review_after": 2, "review_share": 0.25})
+    chosen = run(selector, range(12), 100)
+    assert len(torch.cat(chosen[1:]).unique()) > 60
+
+
+def test_the_trace_is_whole_after_a_pass_is_written_again(tmp_path) -> None:
+    selector = Selector(120, 8, ratio=0.5)
+    trace = Trace(tmp_path)
+    for p in range(4):
+        run(selector, range(p, p + 1))
+        trace.write(p, selector.table, selector.selection.indices, selector.table.score)
+    trace.write(3, selector.table, selector.selection.indices, selector.table.score)
+    (tmp_path / ".pass_0004.parquet.part").write_bytes(b"half")
+    table = read(tmp_path)
+    assert table is not None and len(table) == 4 * 120
+    last = table.filter(table["pass"].to_numpy() == 3)
+    chosen = torch.tensor(last["selected"].to_pylist()).nonzero().squeeze(1)
+    assert torch.equal(chosen, selector.selection.indices)
+    seen = [value is not None for value in last["loss"].to_pylist()]
+    assert sum(seen) == 60
+    got = torch.tensor([v for v in last["loss"].to_pylist() if v is not None])
+    assert torch.allclose(got, selector.table.loss[chosen], rtol=1e-3)
+    trace.drop_from(2)
+    table = read(tmp_path)
+    assert table is not None and set(table["pass"].to_pylist()) == {0, 1}

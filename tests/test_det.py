@@ -1,0 +1,359 @@
+"""The Ultralytics adapter on the real toolbox: tiny model, tiny images."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
+from ultralytics.data import build_dataloader, build_yolo_dataset
+from ultralytics.data.utils import check_det_dataset
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.loss import v8DetectionLoss
+
+from det_seg_agent import ConfigError, Selector
+from det_seg_agent.det.cli import main, parse_arguments
+from det_seg_agent.det.coco import coco_metrics
+from det_seg_agent.det.criterion import SignalCriterion
+from det_seg_agent.det.dataset import IndexedDataset
+from det_seg_agent.det.loader import SelectionLoader
+from det_seg_agent.det.trainer import AgentDetectionTrainer
+from det_seg_agent.trace import read
+
+TINY = {"imgsz": 64, "batch": 8, "device": "cpu", "plots": False, "verbose": False, "seed": 1, "exist_ok": True}
+
+
+@pytest.fixture(scope="module")
+def model_yaml(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """YOLOv8 at an eighth of the n model's width."""
+    import yaml
+    from ultralytics.utils import ROOT
+
+    content = yaml.safe_load((ROOT / "cfg/models/v8/yolov8.yaml").read_text())
+    content["scales"] = {"n": [0.33, 0.0625, 1024]}
+    path = tmp_path_factory.mktemp("model") / "yolov8n.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+def fit(model_yaml: str, data: str, folder: Path, name: str, trainer: Any, **more: Any) -> Any:
+    model = YOLO(model_yaml)
+    arguments = {**TINY, "data": data, "epochs": 4, "project": str(folder), "name": name, "close_mosaic": 0, **more}
+    model.train(trainer=trainer, **arguments)
+    return model.trainer
+
+
+# Signals ------------------------------------------------------------------------------------------------------------
+
+
+def detection_batch(empty: bool = True) -> dict[str, torch.Tensor]:
+    g = torch.Generator().manual_seed(0)
+    where = torch.tensor([0, 0, 2, 3, 3, 3]) if empty else torch.arange(4)
+    return {
+        "img": torch.rand(4, 3, 64, 64, generator=g),
+        "batch_idx": where.float(),
+        "cls": torch.randint(0, 5, (len(where), 1), generator=g).float(),
+        "bboxes": torch.cat([torch.rand(len(where), 2, generator=g) * 0.4 + 0.3, torch.full((len(where), 2), 0.3)], 1),
+        "credit_index": torch.arange(4) + 10,
+        "credit_image": torch.arange(4),
+        "credit_share": torch.ones(4),
+    }
+
+
+@pytest.mark.parametrize("weighted_classes", [False, True])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_signals_sum_to_the_stock_loss_and_leave_gradients_alone(
+    model_yaml: str, weighted_classes: bool, autocast: bool
+) -> None:
+    torch.manual_seed(0)
+    model = DetectionModel(model_yaml, nc=5, verbose=False).train()
+    model.args = get_cfg()
+    if weighted_classes:
+        model.class_weights = torch.tensor([0.5, 1.0, 1.5, 0.7, 1.3])
+    got: list[Any] = []
+    results = []
+    for criterion in (v8DetectionLoss(model), SignalCriterion(v8DetectionLoss(model), lambda *a: got.append(a))):
+        model.criterion = criterion
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss, items = model(detection_batch())
+        loss.sum().backward()
+        results.append((loss, items, [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    (loss_a, items_a, grads_a), (loss_b, items_b, grads_b) = results
+    assert torch.equal(loss_a, loss_b) and list(items_a) == list(items_b)
+    assert len(grads_a) == len(grads_b) and all(torch.equal(a, b) for a, b in zip(grads_a, grads_b, strict=True))
+    index, loss, entropy, features, _, _ = got[0]
+    assert index.tolist() == [10, 11, 12, 13]
+    total = torch.stack(list(items_b.values())).sum()
+    assert loss.mean().item() == pytest.approx(total.item(), rel=1e-4)
+    assert ((entropy >= 0) & (entropy <= 1)).all() and features.shape[0] == 4 and features.isfinite().all()
+
+
+def test_parts_sum_to_the_loss_items_and_an_empty_image_has_no_box_loss(model_yaml: str) -> None:
+    model = DetectionModel(model_yaml, nc=5, verbose=False).train()
+    model.args = get_cfg()
+    seen: list[torch.Tensor] = []
+    criterion = SignalCriterion(v8DetectionLoss(model), lambda *a: None)
+    inner = criterion._emit
+    criterion._emit = lambda *a: (seen.append(criterion.parts()), inner(*a))  # type: ignore[method-assign]
+    model.criterion = criterion
+    _, items = model(detection_batch())
+    assert torch.allclose(seen[0].sum(0), torch.stack(list(items.values())), rtol=1e-4)
+    assert seen[0][1, 0] == 0 and seen[0][1, 2] == 0 and seen[0][1, 1] > 0
+
+
+def test_weights_scale_each_images_loss(model_yaml: str) -> None:
+    model = DetectionModel(model_yaml, nc=5, verbose=False).train()
+    model.args = get_cfg()
+    criterion = SignalCriterion(v8DetectionLoss(model), lambda *a: None)
+    parts: list[torch.Tensor] = []
+    inner = criterion._emit
+    criterion._emit = lambda *a: (parts.append(criterion.parts()), inner(*a))  # type: ignore[method-assign]
+    model.criterion = criterion
+    batch = detection_batch()
+    weights = torch.tensor([2.0, 1.0, 0.5, 3.0])
+    model.eval()
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    model(batch)
+    loss, _ = model({**batch, "loss_weight": weights})
+    assert loss.detach().sum().item() == pytest.approx(4 * (parts[0].sum(1) * weights).sum().item(), rel=1e-4)
+
+
+# Data ---------------------------------------------------------------------------------------------------------------
+
+
+def host_dataset(data_yaml: str, **hyp: Any) -> Any:
+    data = check_det_dataset(data_yaml)
+    cfg = get_cfg(overrides={"imgsz": 64, "task": "detect", **hyp})
+    return build_yolo_dataset(cfg, data["train"], 8, data, mode="train", rect=bool(hyp.get("rect")), stride=32)
+
+
+@pytest.mark.parametrize("cache", [False, "ram"])
+@pytest.mark.parametrize("hyp", [{}, {"mixup": 1.0}, {"cutmix": 1.0}, {"mosaic": 0.0}])
+def test_composites_show_selected_samples_only_and_credit_sums_to_one(data_yaml: str, hyp: dict, cache: Any) -> None:
+    dataset = IndexedDataset(host_dataset(data_yaml, cache=cache, **hyp), 0, 0, fresh=True)
+    chosen = torch.arange(0, 48, 3)
+    dataset.set_pass(1, chosen, None, [], 8)
+    mixed = 0
+    for index in chosen.tolist():
+        credits = dict(dataset[index]["credits"])
+        assert sum(credits.values()) == pytest.approx(1)
+        assert set(credits) <= set(chosen.tolist())
+        mixed += len(credits) > 1
+    assert mixed > 8 if hyp.get("mosaic", 1) else mixed == 0
+
+
+@pytest.mark.parametrize("hyp", [{}, {"mixup": 1.0}])
+def test_credit_is_the_share_of_pixels(data_yaml: str, hyp: dict) -> None:
+    """Each sample is painted in a colour of its own; the pixels of a composite tell what it shows."""
+    host = host_dataset(data_yaml, hsv_h=0.0, hsv_s=0.0, hsv_v=0.0, **hyp)
+    stock_load = host.get_image_and_label
+
+    def painted(index: int) -> dict[str, Any]:
+        label = stock_load(index)
+        label["img"] = np.full_like(label["img"], 0)
+        label["img"][..., 0], label["img"][..., 1] = 3 + 5 * index, 250
+        return label
+
+    host.get_image_and_label = painted
+    dataset = IndexedDataset(host, 0, 0, fresh=True)
+    dataset.set_pass(0, torch.arange(48), None, [], 8)
+    for index in range(0, 48, 4):
+        item = dataset[index]
+        image = item["img"].numpy()
+        if hyp:  # MixUp blends colours: only the sum can be read
+            continue
+        blue = image[2][image[1] > 200].astype(int)  # BGR to RGB
+        credits = dict(item["credits"])
+        for sample, share in credits.items():
+            seen = (abs(blue - (3 + 5 * sample)) <= 1).mean()
+            assert seen == pytest.approx(share, abs=0.04)
+
+
+def test_indexing_draws_what_the_host_draws(data_yaml: str) -> None:
+    import random
+
+    items = []
+    for wrap in (False, True):
+        host = host_dataset(data_yaml, mixup=0.5, cutmix=0.5)
+        dataset = IndexedDataset(host, 0, 0, fresh=False) if wrap else host
+        random.seed(3)
+        np.random.seed(3)
+        items.append([dataset[i]["img"] for i in range(12)])
+    assert all(torch.equal(a, b) for a, b in zip(*items, strict=True))
+
+
+@pytest.mark.parametrize("rect", [False, True])
+def test_each_pass_walks_its_selection_with_workers(data_yaml: str, rect: bool) -> None:
+    host = host_dataset(data_yaml, rect=rect)
+    stock = build_dataloader(host, 8, workers=2, shuffle=not rect, device="cpu")
+    selector = Selector(48, 6, strategy="random", ratio=0.4, shuffle=not rect)
+    dataset = IndexedDataset(host, 0, 0, fresh=True)
+    loader = SelectionLoader(dataset, selector.sampler, stock)
+    assert loader.num_workers == 2
+    files = {file: i for i, file in enumerate(host.im_files)}
+    workers = set()
+    for p in range(6):
+        selection = selector.begin_pass(p)
+        dataset.set_pass(p, selection.indices, None, list(selector.sampler) if rect else [], 8)
+        iter(loader)  # the host makes one that it never uses
+        batches = list(loader)
+        assert len(batches) == len(loader) == -(-len(selection) // 8)
+        primary = [files[file] for batch in batches for file in batch["im_file"]]
+        assert sorted(primary) == selection.indices.tolist()
+        assert {int(i) for b in batches for i in b["credit_index"]} <= set(selection.indices.tolist())
+        workers.add(tuple(w.pid for w in loader._iterator._workers))
+    assert len(workers) == 1
+    loader.close()
+
+
+# Training -----------------------------------------------------------------------------------------------------------
+
+
+def test_full_is_the_stock_trainer(model_yaml: str, data_yaml: str, tmp_path: Path) -> None:
+    ours = AgentDetectionTrainer.configured(strategy="full")
+    runs = [
+        fit(model_yaml, data_yaml, tmp_path, n, t, epochs=2) for n, t in (("stock", DetectionTrainer), ("full", ours))
+    ]
+    a, b = (r.ema.ema.state_dict() for r in runs)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert runs[0].tloss.keys() == runs[1].tloss.keys()
+    assert all(torch.equal(runs[0].tloss[key], runs[1].tloss[key]) for key in runs[0].tloss)
+    stock = {key: value for key, value in runs[1].metrics.items() if not key.startswith("agent/")}
+    assert {k: v for k, v in runs[0].metrics.items()} == stock
+
+
+def test_a_run_counts_steps_and_leaves_everything(model_yaml: str, data_yaml: str, tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    class Counting(AgentDetectionTrainer.configured(ratio=0.4)):  # type: ignore[misc]
+        def optimizer_step(self) -> None:
+            steps.append(self._batches)
+            super().optimizer_step()
+
+    trainer = fit(model_yaml, data_yaml, tmp_path, "run", Counting, epochs=6, nbs=24, warmup_epochs=1, plots=True)
+    assert trainer.accumulate == 3
+    assert set(steps[6:]) == {3}, "an optimizer step is made of three batches, across passes too"
+    history = trainer.selector.history
+    assert [row["selected"] for row in history] == [48, 19, 19, 19, 19, 48]
+    table = read(trainer.save_dir / "trace")
+    assert table is not None and len(table) == 6 * 48
+    for name in (
+        "agent.png",
+        "most_selected.jpg",
+        "least_selected.jpg",
+        "weights/agent_last.pt",
+        "weights/agent_best.pt",
+    ):
+        assert (trainer.save_dir / name).stat().st_size > 1000
+    rows = (trainer.save_dir / "results.csv").read_text().splitlines()
+    assert "agent/balance" in rows[0] and len(rows) == 7
+    state = torch.load(trainer.save_dir / "weights/agent_last.pt", weights_only=True)
+    assert "training" not in state and state["selector"]["pass_index"] == 5
+
+
+@pytest.mark.parametrize("strategy", ["agent", "infobatch"])
+def test_a_stopped_run_goes_on_exactly(model_yaml: str, data_yaml: str, tmp_path: Path, strategy: str) -> None:
+    """Stopped in the fourth epoch of eight, and resumed: the same selections and the same weights."""
+    trainer_class = AgentDetectionTrainer.configured(ratio=0.4, strategy=strategy)
+    more = {"epochs": 8, "nbs": 24, "warmup_epochs": 1}
+    whole = fit(model_yaml, data_yaml, tmp_path, "whole", trainer_class, **more)
+
+    class Stop(Exception):
+        pass
+
+    class Stopping(trainer_class):  # type: ignore[misc,valid-type]
+        def optimizer_step(self) -> None:
+            super().optimizer_step()
+            if self.epoch == 3:
+                raise Stop
+
+    with pytest.raises(Stop):
+        fit(model_yaml, data_yaml, tmp_path, "cut", Stopping, **more)
+    model = YOLO(tmp_path / "cut/weights/last.pt")
+    model.train(trainer=AgentDetectionTrainer, resume=True)
+    again = model.trainer
+    one, two = (read(r.save_dir / "trace") for r in (whole, again))
+    assert one is not None and two is not None
+    assert one["selected"].equals(two["selected"]) and one["loss"].equals(two["loss"])
+    a, b = whole.ema.ema.state_dict(), again.ema.ema.state_dict()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert [r["images"] for r in whole.selector.history] == [r["images"] for r in again.selector.history]
+
+
+def test_settings_cannot_change_on_resume(model_yaml: str, data_yaml: str, tmp_path: Path) -> None:
+    trainer = fit(model_yaml, data_yaml, tmp_path, "run", AgentDetectionTrainer.configured(ratio=0.4), epochs=2)
+    from det_seg_agent.det.resume import find_state
+
+    with pytest.raises(ConfigError, match="start a new run"):
+        (trainer.wdir / "agent_last.pt").unlink()
+        find_state(trainer.wdir / "last.pt")
+
+
+def test_other_heads_are_refused_by_name(tmp_path: Path, data_yaml: str) -> None:
+    with pytest.raises(ConfigError, match="E2ELoss"):
+        fit("yolo26n.yaml", data_yaml, tmp_path, "e2e", AgentDetectionTrainer, epochs=1)
+
+
+# Command line and judging -------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_trains_and_judges(model_yaml: str, scenes: Path, tmp_path: Path, capsys: Any) -> None:
+    words = [f"{k}={v}" for k, v in {**TINY, "epochs": 2, "project": tmp_path, "name": "cli"}.items()]
+    assert main([f"model={model_yaml}", f"data={scenes}", "agent.ratio=0.5", "agent.final_full=0", *words]) == 0
+    result = json.loads((tmp_path / "cli/metrics.json").read_text())
+    assert len(result["coco"]) == 12 and result["images_trained"] == 72 and result["full_images_trained"] == 96
+    assert result["judged_on"].endswith("instances_val.json")
+    out = capsys.readouterr().out
+    assert "saves 25%" in out and "AR_100" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["epoch=3"], "Did you mean epochs"),
+        (["agent.ratio=1.5", "data=x.yaml"], "agent.ratio=1.5"),
+        (["agent.ratios=0.5", "data=x.yaml"], "Did you mean agent.ratio"),
+        (["agent.strategy=magic", "data=x.yaml"], "infobatch"),
+        (["agent.options.lrr=1", "data=x.yaml"], "Did you mean agent.options.lr"),
+        (["epochs"], "not key=value"),
+        (["epochs=1"], "data= is missing"),
+        (["data=/"], "instances_train2017.json"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["resume=true"], "last.pt"),
+        (["data=x.yaml", "agent.val_json=none.json"], "none.json"),
+    ],
+)
+def test_wrong_input_stops_at_once(words: list[str], message: str, capsys: Any) -> None:
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_recipes_parse_and_later_words_win() -> None:
+    for path in Path(__file__).parent.parent.glob("configs/det/*.yaml"):
+        host, agent = parse_arguments(["--config", str(path), "epochs=7", "agent.ratio=0.3", "lr0=1e-3"])
+        assert host["epochs"] == 7 and host["lr0"] == 0.001 and agent == {"strategy": "agent", "ratio": 0.3}
+
+
+def test_pycocotools_judges_perfect_boxes_as_perfect(scenes: Path) -> None:
+    truth = json.loads((scenes / "annotations/instances_val.json").read_text())
+    perfect = [{**{k: a[k] for k in ("image_id", "category_id", "bbox")}, "score": 1.0} for a in truth["annotations"]]
+    ids = [image["id"] for image in truth["images"]]
+    assert coco_metrics(truth, perfect, ids)["AP"] == pytest.approx(1.0)
+    assert coco_metrics(truth, [], ids)["AP"] == 0.0
+
+
+def test_the_converted_folder_links_images_and_is_made_once(scenes: Path, data_yaml: str) -> None:
+    root = Path(data_yaml).parent
+    assert (root / "images/train").is_symlink() and len(list((root / "images/train").iterdir())) == 48
+    stamp = Path(data_yaml).stat().st_mtime_ns
+    from det_seg_agent.det.coco import prepare_data
+
+    assert prepare_data(scenes) == data_yaml and Path(data_yaml).stat().st_mtime_ns == stamp

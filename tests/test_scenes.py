@@ -1,0 +1,185 @@
+"""The rendered data set: layout, shares, labels that fit the pixels, and what happens to an existing folder."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from det_seg_agent import scenes
+from det_seg_agent.errors import ConfigError
+from det_seg_agent.scenes import kinds, write_scenes
+
+coco = pytest.importorskip("pycocotools.coco")
+
+TRAIN, VAL, SIZE = 40, 12, 96
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("scenes") / "set", TRAIN, VAL, SIZE, seed=3)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _load(folder: Path, split: str) -> Any:
+    return coco.COCO(str(folder / "annotations" / f"instances_{split}.json"))
+
+
+def test_shares_of_kinds(folder: Path) -> None:
+    assert Counter(kinds(folder).values()) == {"easy": 12, "redundant": 14, "hard": 10, "mislabelled": 4}
+    images = _load(folder, "val").imgs.values()
+    assert Counter(image["kind"] for image in images) == {"easy": 6, "hard": 6}
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 33, 320])
+def test_shares_add_up(count: int) -> None:
+    counts = Counter(scenes._shares(scenes.TRAIN_SHARES, count))
+    assert sum(counts.values()) == count
+    assert all(abs(counts[kind] - share * count) < 1.0 for kind, share in scenes.TRAIN_SHARES.items())
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", TRAIN), ("val", VAL)])
+def test_labels_fit(folder: Path, split: str, count: int) -> None:
+    data = _load(folder, split)
+    raw = json.loads((folder / "annotations" / f"instances_{split}.json").read_text())
+    assert {c["id"]: c["name"] for c in raw["categories"]} == {1: "disc", 2: "square", 3: "triangle", 4: "star"}
+    assert len({image["id"] for image in raw["images"]}) == len(raw["images"]) == count
+    assert len({mark["id"] for mark in raw["annotations"]}) == len(raw["annotations"])
+    for image in data.imgs.values():
+        pixels = cv2.imread(str(folder / split / image["file_name"]))
+        stored = cv2.imread(str(folder / "masks" / split / Path(image["file_name"]).with_suffix(".png").name), -1)
+        assert pixels is not None and pixels.shape == (SIZE, SIZE, 3)
+        assert stored is not None and stored.shape == (SIZE, SIZE) and stored.dtype == np.uint8
+        marks = data.loadAnns(data.getAnnIds(imgIds=image["id"]))
+        assert marks
+        painted = np.zeros_like(stored)
+        for mark in marks:
+            x, y, width, height = mark["bbox"]
+            assert x >= 0 and y >= 0 and width > 0 and height > 0 and x + width <= SIZE and y + height <= SIZE
+            mask = data.annToMask(mark)
+            assert mark["iscrowd"] == 0 and mark["area"] >= scenes.MIN_VISIBLE
+            assert all(len(polygon) >= 6 for polygon in mark["segmentation"])
+            left, top, wide, high = cv2.boundingRect(mask)
+            assert [left, top, wide, high] == [x, y, width, height]
+            assert int(mask.sum()) == mark["area"]
+            painted[mask > 0] = mark["category_id"]
+        assert np.array_equal(painted, stored)
+
+
+def test_hard_is_smaller_and_busier(folder: Path) -> None:
+    data = _load(folder, "train")
+    found: dict[str, list[list[float]]] = {}
+    for image in data.imgs.values():
+        marks = data.loadAnns(data.getAnnIds(imgIds=image["id"]))
+        found.setdefault(image["kind"], []).append([mark["area"] for mark in marks])
+    assert all(1 <= len(areas) <= 2 for areas in found["easy"])
+    assert all(3 <= len(areas) <= 6 for areas in found["hard"])
+    assert np.mean(sum(found["hard"], [])) < 0.35 * np.mean(sum(found["easy"], []))
+
+
+def test_redundant_images_have_near_twins(folder: Path) -> None:
+    pictures = {
+        kind: [
+            cv2.GaussianBlur(cv2.imread(str(folder / "train" / name)), (0, 0), 2.0).astype(np.float32)
+            for name, own in kinds(folder).items()
+            if own == kind
+        ]
+        for kind in ("redundant", "easy")
+    }
+    nearest = {
+        kind: [min(float(np.abs(a - b).mean()) for b in group if b is not a) for a in group]
+        for kind, group in pictures.items()
+    }
+    assert max(nearest["redundant"]) < 10.0 < np.median(nearest["easy"])
+
+
+def test_spoilt_labels_are_all_wrong() -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[10:30, 12:32] = 255
+    seen = set()
+    for seed in range(12):
+        [(category, moved)] = scenes._spoil([(2, mask)], 64, np.random.default_rng(seed))
+        if category == 2:
+            assert cv2.boundingRect(moved) == (22, 20, 20, 20)
+        else:
+            assert np.array_equal(moved, mask)
+        seen.add(category)
+    assert 2 in seen and len(seen) > 1 and seen <= set(scenes.CATEGORIES)
+
+
+def test_polygons_of_a_ring() -> None:
+    mask = np.zeros((40, 40), np.uint8)
+    mask[5:30, 5:30] = 255
+    mask[12:20, 10:22] = 0
+    polygons = scenes._polygons(mask)
+    assert len(polygons) == 2
+    from pycocotools import mask as tools
+
+    joined = tools.decode(tools.merge(tools.frPyObjects(polygons, 40, 40)))
+    assert np.array_equal(joined > 0, mask > 0)
+
+
+def test_same_seed_same_bytes(tmp_path: Path) -> None:
+    first = _contents(write_scenes(tmp_path / "a", 8, 3, 64, seed=1))
+    assert first == _contents(write_scenes(tmp_path / "b", 8, 3, 64, seed=1))
+    assert (
+        first["train/000000000001.jpg"]
+        != _contents(write_scenes(tmp_path / "c", 8, 3, 64, seed=2))["train/000000000001.jpg"]
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
+def test_idempotent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = write_scenes(tmp_path / "deep" / "set", 5, 2, 64)
+    with monkeypatch.context() as patch:
+        patch.setattr(scenes, "_write_split", lambda *args: pytest.fail("rendered again"))
+        assert write_scenes(target, 5, 2, 64) == target
+    write_scenes(target, 6, 2, 64)
+    assert len(kinds(target)) == 6
+    assert len(list((target / "train").iterdir())) == 6
+    (target / "notes.txt").write_text("mine")
+    write_scenes(target, 6, 2, 64)
+    with pytest.raises(ConfigError, match="notes.txt"):
+        write_scenes(target, 7, 2, 64)
+
+
+def test_interrupted_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = write_scenes(tmp_path / "set", 3, 2, 64)
+    before = _contents(target)
+
+    def broken(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scenes, "_polygons", broken)
+    for path in (target, tmp_path / "new"):
+        with pytest.raises(KeyboardInterrupt):
+            write_scenes(path, 4, 2, 64)
+    assert _contents(target) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_refusals(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "photo.jpg").write_bytes(b"x")
+    with pytest.raises(ConfigError, match="not empty.*remove"):
+        write_scenes(tmp_path / "full", 2, 1, 64)
+    (tmp_path / "full" / "scenes.json").write_text("{}")
+    with pytest.raises(ConfigError, match="not empty"):
+        write_scenes(tmp_path / "full", 2, 1, 64)
+    assert (tmp_path / "full" / "photo.jpg").read_bytes() == b"x"
+    with pytest.raises(ConfigError, match="is a file"):
+        write_scenes(tmp_path / "full" / "photo.jpg", 2, 1, 64)
+    with pytest.raises(ConfigError, match="train is 0"):
+        write_scenes(tmp_path / "none", 0, 1, 64)
+    with pytest.raises(ConfigError, match="write_scenes"):
+        kinds(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    assert len(kinds(write_scenes(tmp_path / "empty", 2, 1, 64))) == 2
