@@ -127,8 +127,9 @@ class Selector:
         """Gather the pass's signals from all ranks, update table and strategy, and report."""
         signals = gather_signals(self.buffer.drain())
         if len(signals):
-            self.table.update(per_sample(signals), self.pass_index)
-            self.strategy.observe(signals, self.pass_index, self.total_passes)
+            samples = per_sample(signals)
+            self.table.update(samples, self.pass_index)
+            self.strategy.observe(samples, signals, self.pass_index, self.total_passes)
         chosen = torch.zeros(len(self), dtype=torch.bool)
         chosen[self.selection.indices] = True
         done = [row for row in self.history if row["pass"] < self.pass_index]

@@ -61,17 +61,22 @@ class SampleSignals:
     def __len__(self) -> int:
         return len(self.index)
 
+    @classmethod
+    def cat(cls, parts: "list[SampleSignals]") -> "SampleSignals":
+        """Return the rows of all parts, in order."""
+        return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in ("index", "loss", "entropy", "features")))
+
 
 def per_sample(signals: Signals) -> SampleSignals:
     """Return one row per credited sample: the mean of its images, weighted by the share that shows it."""
     index, row = torch.unique(signals.index, return_inverse=True)
     weight = torch.zeros(len(index)).index_add_(0, row, signals.share).clamp_(min=1e-12)
+    share = signals.share / weight[row]
 
     def mean(values: Tensor) -> Tensor:
-        share = signals.share if values.dim() == 1 else signals.share[:, None]
-        out = torch.zeros(len(index), *values.shape[1:])
-        out.index_add_(0, row, values[signals.image].float() * share)
-        return out / (weight if values.dim() == 1 else weight[:, None])
+        part = values[signals.image].float()
+        part.mul_(share if values.dim() == 1 else share[:, None])
+        return torch.zeros(len(index), *values.shape[1:]).index_add_(0, row, part)
 
     return SampleSignals(index, mean(signals.loss), mean(signals.entropy), mean(signals.features))
 

@@ -1,5 +1,6 @@
 """The Ultralytics adapter on the real toolbox: tiny model, tiny images."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from det_seg_agent import ConfigError, Selector
 from det_seg_agent.det.cli import main, parse_arguments
 from det_seg_agent.det.coco import coco_metrics
 from det_seg_agent.det.criterion import SignalCriterion
-from det_seg_agent.det.dataset import IndexedDataset
+from det_seg_agent.det.dataset import IndexedDataset, seed_process
 from det_seg_agent.det.loader import SelectionLoader
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.trace import read
@@ -150,31 +151,42 @@ def test_composites_show_selected_samples_only_and_credit_sums_to_one(data_yaml:
     assert mixed > 8 if hyp.get("mosaic", 1) else mixed == 0
 
 
-@pytest.mark.parametrize("hyp", [{}, {"mixup": 1.0}])
+@pytest.mark.parametrize("hyp", [{}, {"mixup": 1.0}, {"cutmix": 1.0}, {"mosaic": 0.0, "mixup": 1.0}])
 def test_credit_is_the_share_of_pixels(data_yaml: str, hyp: dict) -> None:
-    """Each sample is painted in a colour of its own; the pixels of a composite tell what it shows."""
+    """One sample at a time is painted blue over the same random draws: its share is the share of blue."""
     host = host_dataset(data_yaml, hsv_h=0.0, hsv_s=0.0, hsv_v=0.0, **hyp)
     stock_load = host.get_image_and_label
+    lit = -1
 
     def painted(index: int) -> dict[str, Any]:
         label = stock_load(index)
-        label["img"] = np.full_like(label["img"], 0)
-        label["img"][..., 0], label["img"][..., 1] = 3 + 5 * index, 250
+        label["img"] = np.full_like(label["img"], 114)  # the colour of the host's padding
+        label["img"][..., 1] = 254
+        label["img"][..., 0] = 254 if index == lit else 114
         return label
 
     host.get_image_and_label = painted
     dataset = IndexedDataset(host, 0, 0, fresh=True)
-    dataset.set_pass(0, torch.arange(48), None, [], 8)
-    for index in range(0, 48, 4):
+    passes = itertools.count()
+
+    def draw(index: int) -> tuple[np.ndarray, dict[int, float]]:
+        dataset.set_pass(next(passes), torch.arange(48), None, [], 8)  # forgets the images of earlier draws
+        seed_process(0, index, 0, 0)
         item = dataset[index]
-        image = item["img"].numpy()
-        if hyp:  # MixUp blends colours: only the sum can be read
-            continue
-        blue = image[2][image[1] > 200].astype(int)  # BGR to RGB
-        credits = dict(item["credits"])
+        return (item["img"].numpy().astype(float) - 114).mean((1, 2)), dict(item["credits"])
+
+    blended = 0
+    for index in range(0, 48, 8):
+        lit = -1
+        _, credits = draw(index)
+        blended += len(credits) > 4
         for sample, share in credits.items():
-            seen = (abs(blue - (3 + 5 * sample)) <= 1).mean()
-            assert seen == pytest.approx(share, abs=0.04)
+            lit = sample
+            (red, green, blue), again = draw(index)
+            assert again == credits
+            assert abs(red) < 3
+            assert blue / green == pytest.approx(share, abs=0.04)
+    assert blended or hyp != {"mixup": 1.0}
 
 
 def test_indexing_draws_what_the_host_draws(data_yaml: str) -> None:

@@ -34,10 +34,11 @@ def shares(shown: Shown, height: int, width: int) -> dict[int, float]:
     areas: dict[int, float] = {}
     for index, quad, weight in shown:
         areas[index] = areas.get(index, 0.0) + max(0.0, visible(quad, frame) * weight)
+    areas = {index: area for index, area in areas.items() if area > 1e-4 * height * width}  # slivers show nothing
     total = sum(areas.values())
     if total <= 0:
         return {shown[0][0]: 1.0}
-    return {index: area / total for index, area in areas.items() if area / total > 1e-4}
+    return {index: area / total for index, area in areas.items()}
 
 
 class CreditedMosaic(Mosaic):

@@ -48,14 +48,15 @@ class Partners:
     """What mixing transforms take for the data set: the samples of the selection, known by their place in it.
 
     It answers what the host's mixing transforms ask: `buffer`, `cache`, `len`, `get_image_and_label`, and attributes.
-    With all samples selected it answers as the host's data set would, draw for draw.
+    With all samples selected it answers as the host's data set would, draw for draw; with `fresh` only once there are
+    a few images in the buffer, which then starts each pass empty.
     """
 
-    def __init__(self, host: Any, current: SharedPass):
-        self.host, self.current = host, current
+    def __init__(self, host: Any, current: SharedPass, fresh: bool):
+        self.host, self.current, self.fresh = host, current, fresh
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name in ("host", "current"):
+        if name.startswith("__") or name in ("host", "current", "fresh"):
             raise AttributeError(name)
         return getattr(self.host, name)
 
@@ -65,7 +66,7 @@ class Partners:
     @property
     def buffer(self) -> list[int]:
         """Places of the recently loaded images that are selected; of random ones while there are too few."""
-        if len(self) == len(self.host):
+        if len(self) == len(self.host) and not (self.fresh and len(self.host.buffer) < FEW):
             return list(self.host.buffer)
         places = self.current.place.numpy()[np.asarray(self.host.buffer, dtype=np.int64)]
         near: list[int] = places[places >= 0].tolist()
@@ -94,7 +95,7 @@ class IndexedDataset(Dataset[dict[str, Any]]):
     def __init__(self, host: Any, seed: int, rank: int, fresh: bool):
         self.host, self.seed, self.rank, self.fresh = host, seed, rank, fresh
         self.current = SharedPass(len(host))
-        self.partners = Partners(host, self.current)
+        self.partners = Partners(host, self.current, fresh)
         self._pass = -1
         host.transforms = credit_transforms(host.transforms, self.partners)
 

@@ -111,12 +111,9 @@ class Agent(Strategy):
             columns.append(scaled)
         return torch.stack(columns, 1)
 
-    def observe(self, signals: Signals, pass_index: int, total_passes: int) -> None:
-        """Train the policy on the pass's signals, mini-batch group by group, then store features for fresh scores."""
-        if not len(signals):
-            return
+    def observe(self, samples: SampleSignals, signals: Signals, pass_index: int, total_passes: int) -> None:
+        """Store features for fresh scores, then train the policy on the pass's signals, mini-batch group by group."""
         o = self.options
-        samples = per_sample(signals)
         if o.fresh_scores:
             self.store.put(samples.index, samples.features)
         steps = int(signals.step[-1]) + 1
@@ -141,9 +138,8 @@ class Agent(Strategy):
         """Make one update from some mini-batches; return (balance, mean reward, policy entropy in nats)."""
         o = self.options
         draw = generator(self.seed, "ppo", pass_index, first)
-        features = torch.cat([r.features for r in rows])
-        index = torch.cat([r.index for r in rows])
-        loss, entropy = torch.cat([r.loss for r in rows]), torch.cat([r.entropy for r in rows])
+        rows_of = rows[0] if len(rows) == 1 else SampleSignals.cat(rows)
+        index, loss, entropy, features = rows_of.index, rows_of.loss, rows_of.entropy, rows_of.features
         if o.scaling == "robust":
             q, w = quality(robust_scale(loss), robust_scale(entropy))
             balances = [w]
@@ -152,15 +148,15 @@ class Agent(Strategy):
             q, balances = torch.cat([p[0] for p in pairs]), [p[1] for p in pairs]
         if o.centre:
             q = q - q.mean()
-        state = self.store.standardised(index) if o.fresh_scores else features
-        if o.history:
-            state = torch.cat([state, self._history(loss, entropy)], 1)
-        learner = self._learner(state.shape[1])
-        learner.anneal(progress)
+        history = self._history(loss, entropy) if o.history else loss.new_zeros(len(loss), 0)
         lengths = [len(r) for r in rows]
         if o.advantage == "bandit" and len(index) > o.max_samples:
             keep = torch.randperm(len(index), generator=draw)[: o.max_samples]
-            state, q, index = state[keep], q[keep], index[keep]
+            features, history, q, index = features[keep], history[keep], q[keep], index[keep]
+        state = self.store.standardised(index) if o.fresh_scores else features
+        state = torch.cat([state, history], 1)
+        learner = self._learner(state.shape[1])
+        learner.anneal(progress)
         reward_mean, policy_entropy = 0.0, 0.0
         for turn in range(o.rounds):
             action = learner.policy.act(state, draw)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.signals import Signals
+from det_seg_agent.signals import SampleSignals, Signals
 from det_seg_agent.table import ScoreTable
 
 
@@ -62,8 +62,17 @@ class Strategy(ABC):
     def __init__(self, table: ScoreTable, seed: int, options: Any, preset: str = "default"):
         self.table, self.seed, self.options, self.preset = table, seed, options, preset
 
-    def observe(self, signals: Signals, pass_index: int, total_passes: int) -> None:  # noqa: B027
-        """Take the signals of a finished pass; by default the score table is all that is needed."""
+    def observe(  # noqa: B027
+        self, samples: SampleSignals, signals: Signals, pass_index: int, total_passes: int
+    ) -> None:
+        """Take the signals of a finished pass; by default the score table is all that is needed.
+
+        Args:
+            samples: one row per sample that the pass showed, at least one.
+            signals: the training images that they come from.
+            pass_index: the pass, from 0.
+            total_passes: passes of the run.
+        """
 
     @abstractmethod
     def select(self, request: Request) -> Selection:

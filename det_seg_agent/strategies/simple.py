@@ -12,7 +12,11 @@ def top(score: Tensor, count: int, first: Tensor | None = None) -> Tensor:
     score = score.nan_to_num(nan=float("inf"))
     if first is not None:
         score = score.masked_fill(first, float("inf"))
-    return score.topk(count, sorted=False).indices.sort().values
+    floor = score.kthvalue(len(score) - count + 1).values  # without a sort; of equal scores the first come
+    chosen = score > floor
+    tied = (score == floor).nonzero().squeeze(1)
+    chosen[tied[: count - int(chosen.sum())]] = True
+    return chosen.nonzero().squeeze(1)
 
 
 @register("full")
