@@ -98,7 +98,7 @@ class Report:
     def cost(self) -> dict[str, Any]:
         """Return budget, images and wall time, and what full data would have cost."""
         history, total = self.selector.history, len(self.selector)
-        images = int(sum(row["selected"] for row in history))
+        images = int(history[-1]["images"]) if history else 0
         full = total * len(history)
         return {
             "strategy": self.selector.settings.strategy,

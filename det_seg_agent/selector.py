@@ -12,7 +12,7 @@ from det_seg_agent.features import Projector
 from det_seg_agent.sampler import SelectionSampler
 from det_seg_agent.schedule import is_full
 from det_seg_agent.settings import Settings, parse
-from det_seg_agent.signals import SignalBuffer, per_sample
+from det_seg_agent.signals import SignalBuffer, Signals, join, per_sample
 from det_seg_agent.strategies import Request, Selection, strategy_class
 from det_seg_agent.table import ScoreTable
 
@@ -52,6 +52,7 @@ class Selector:
         settings: see `Settings`; keyword arguments are its fields.
         rank, world_size: this process; all ranks hold the same table, policy and selection.
         shuffle: whether the sampler shuffles.
+        batch: see `SelectionSampler`.
 
     Raises:
         ConfigError: for anything that cannot work.
@@ -66,6 +67,7 @@ class Selector:
         rank: int = 0,
         world_size: int = 1,
         shuffle: bool = True,
+        batch: int = 1,
         **fields: Any,
     ):
         if settings is not None and fields:
@@ -80,11 +82,13 @@ class Selector:
         options = parse(cls.Options, self.settings.options, "agent.options.")
         self.strategy = cls(self.table, seed, options, self.settings.preset)
         self.buffer = SignalBuffer(Projector(self.strategy.feature_dim, seed))
-        self.sampler = SelectionSampler(num_samples, seed, rank, world_size, shuffle)
+        self.sampler = SelectionSampler(num_samples, seed, rank, world_size, shuffle, batch)
         self.selection = Selection(torch.arange(num_samples))
         self.previous = torch.zeros(num_samples, dtype=torch.bool)
         self.history: list[dict[str, float]] = []
         self.pass_index = -1
+        self._gathered: list[Signals] = []
+        self._dropped = 0
 
     def __len__(self) -> int:
         return len(self.table)
@@ -97,6 +101,7 @@ class Selector:
     def begin_pass(self, pass_index: int) -> Selection:
         """Make the selection of pass `pass_index` and set the sampler to it; a pass begun again keeps its own."""
         self.buffer.clear()
+        self._gathered, self._dropped = [], 0
         if pass_index != self.pass_index:
             self.selection = self._select(pass_index)
             self.pass_index = pass_index
@@ -123,9 +128,23 @@ class Selector:
         """Take the signals of a mini-batch; see `SignalBuffer.add`. Nothing is synchronised with the device."""
         self.buffer.add(loss, entropy, features, index, image, share)
 
-    def end_pass(self) -> PassReport:
-        """Gather the pass's signals from all ranks, update table and strategy, and report."""
-        signals = gather_signals(self.buffer.drain())
+    def gather(self) -> None:
+        """Bring the signals so far together from all ranks, so that `state_dict` on one of them holds the pass so far.
+
+        A collective where there are several processes: every rank must call it.
+        """
+        self._gathered.append(gather_signals(self.buffer.drain()))
+        self._dropped += self.buffer.dropped
+
+    def end_pass(self, images: int | None = None) -> PassReport:
+        """Gather the pass's signals from all ranks, update table and strategy, and report.
+
+        Args:
+            images: images that the pass trained on, if it was cut before the end of its selection.
+        """
+        self.gather()
+        signals = join(self._gathered)
+        self._gathered = []
         if len(signals):
             samples = per_sample(signals)
             self.table.update(samples, self.pass_index)
@@ -142,8 +161,8 @@ class Selector:
             len(self.selection),
             len(self),
             float((chosen & ~self.previous).sum()) / len(self.selection),
-            int(sum(row["selected"] for row in done)) + len(self.selection),
-            self.buffer.dropped,
+            int(done[-1]["images"] if done else 0) + (len(self.selection) if images is None else images),
+            self._dropped,
             **stats,
         )
         self.previous = chosen
@@ -152,7 +171,11 @@ class Selector:
         return report
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state between two passes; it loads with `torch.load(..., weights_only=True)`."""
+        """Return the state; it loads with `torch.load(..., weights_only=True)`.
+
+        Within a pass call `gather` before it; what was not gathered is not part of the state.
+        """
+        part = join(self._gathered) if self._gathered else None
         return {
             "settings": self.settings.model_dump(),
             "total_passes": self.total_passes,
@@ -164,14 +187,22 @@ class Selector:
             "weights": self.selection.weights,
             "previous": self.previous,
             "history": self.history,
+            "signals": None if part is None else vars(part),
+            "dropped": self._dropped,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken.
+        """Go on where `state_dict` was taken; within a pass, do not call `begin_pass` for it again.
 
         Raises:
-            StateError: if the state is of another strategy or another data set size.
+            StateError: if the state is of another strategy, seed or data set size.
         """
+        seed = state["settings"]["seed"]
+        if seed != self.settings.seed:
+            raise StateError(
+                f"the saved state is of seed {seed}, this run has {self.settings.seed}. Resume with agent.seed={seed}, or "
+                "start a new run."
+            )
         saved = state["settings"]["strategy"]
         if saved != self.settings.strategy:
             raise StateError(
@@ -185,5 +216,7 @@ class Selector:
         self.selection = Selection(state["selection"], state["weights"])
         self.previous = state["previous"].clone()
         self.history = list(state["history"])
+        self._gathered = [] if state["signals"] is None else [Signals(**state["signals"])]
+        self._dropped = state["dropped"]
         self.sampler.set_selection(self.selection.indices)
         self.sampler.set_epoch(max(self.pass_index, 0))

@@ -49,6 +49,21 @@ class Signals:
         )
 
 
+def join(parts: list[Signals]) -> Signals:
+    """Return the signals of consecutive stretches of one pass as those of one stretch."""
+    parts = [part for part in parts if len(part)] or parts[:1]
+    if len(parts) == 1:
+        return parts[0]
+    images, steps, step, image = 0, 0, [], []
+    for part in parts:
+        step.append(part.step + steps)
+        image.append(part.image + images)
+        images, steps = images + len(part), steps + int(part.step[-1]) + 1
+    columns = {name: torch.cat([getattr(p, name) for p in parts]) for name in ("loss", "entropy", "features")}
+    credits = {name: torch.cat([getattr(p, name) for p in parts]) for name in ("index", "share")}
+    return Signals(**columns, **credits, step=torch.cat(step), image=torch.cat(image))
+
+
 @dataclass(frozen=True)
 class SampleSignals:
     """Signals of U distinct samples: `index` (U,) int64, rising; `loss`, `entropy` (U,), `features` (U, F) float32."""

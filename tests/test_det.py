@@ -275,7 +275,7 @@ def test_a_run_counts_steps_and_leaves_everything(model_yaml: str, data_yaml: st
 def test_a_stopped_run_goes_on_exactly(model_yaml: str, data_yaml: str, tmp_path: Path, strategy: str) -> None:
     """Stopped in the fourth epoch of eight, and resumed: the same selections and the same weights."""
     trainer_class = AgentDetectionTrainer.configured(ratio=0.4, strategy=strategy)
-    more = {"epochs": 8, "nbs": 24, "warmup_epochs": 1}
+    more = {"epochs": 8, "nbs": 24, "warmup_epochs": 6, "close_mosaic": 2}
     whole = fit(model_yaml, data_yaml, tmp_path, "whole", trainer_class, **more)
 
     class Stop(Exception):

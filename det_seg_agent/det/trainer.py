@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
@@ -115,6 +116,8 @@ class AgentDetectionTrainer(DetectionTrainer):
                     "set, or start a new run."
                 )
             self.selector.load_state_dict(self.saved["selector"])
+            # The host now reads the loader's length as that of an epoch, for the warm-up: as at the start of the run.
+            self.selector.sampler.set_selection(torch.arange(len(self.selector)))
         if RANK in {-1, 0}:
             self.report.begin(self.start_epoch)
 

@@ -1,0 +1,11 @@
+"""The MMEngine / MMSegmentation adapter; importing it registers `AgentHook`, `AgentSampler` and the two loops."""
+
+from det_seg_agent.seg.compat import prepare_host
+
+prepare_host()
+
+from det_seg_agent.seg.hook import AgentHook  # noqa: E402  (the host is prepared before its modules are imported)
+from det_seg_agent.seg.loops import AgentEpochLoop, AgentIterLoop  # noqa: E402
+from det_seg_agent.seg.sampler import AgentSampler  # noqa: E402
+
+__all__ = ["AgentEpochLoop", "AgentHook", "AgentIterLoop", "AgentSampler"]

@@ -1,0 +1,83 @@
+"""What mmengine 0.10 and mmseg 1.2 need on today's Python packages; each step does nothing where it is not needed."""
+
+import importlib.util
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def prepare_host() -> None:
+    """Take all steps; call it before mmseg is imported."""
+    quiet_pkg_resources()
+    stub_mmcv_ops()
+    allow_checkpoint_types()
+
+
+def quiet_pkg_resources() -> None:
+    """Silence setuptools' warning on `pkg_resources`, which mmengine 0.10 imports to resolve `mmseg::` configs."""
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+
+
+class MissingOp:
+    """Stands for a compiled operator; calling it raises."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise.
+
+        Raises:
+            ModuleNotFoundError: always.
+        """
+        raise ModuleNotFoundError(
+            f"mmcv's compiled operator {self.name} is not installed: this model needs the full mmcv. "
+            "pip uninstall mmcv-lite, then install mmcv 2.1 built for your torch and CUDA."
+        )
+
+
+class MissingExtension:
+    """Stands for `mmcv._ext`; every operator asked of it is a `MissingOp`."""
+
+    def __getattr__(self, name: str) -> MissingOp:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return MissingOp(name)
+
+
+def stub_mmcv_ops() -> bool:
+    """Let `mmcv.ops` be imported where `mmcv._ext` is not there (mmcv-lite 2.1); return whether that was so.
+
+    mmseg 1.2 imports `mmcv.ops` for focal loss and four heads whether a model uses them or not. The loader is the
+    place where mmcv looks its operators up; a model that runs one gets an error that says what to install.
+    """
+    if importlib.util.find_spec("mmcv") is None or importlib.util.find_spec("mmcv._ext") is not None:
+        return False
+    from mmcv.utils import ext_loader
+
+    ext_loader.load_ext = lambda name, funcs: MissingExtension()
+    return True
+
+
+def allow_checkpoint_types() -> None:
+    """Allow what an mmengine 0.10 checkpoint holds beside tensors under torch's restricted loading (torch 2.6 on).
+
+    These are the log's histories and NumPy scalars; loading stays restricted to them.
+    """
+    if not hasattr(torch.serialization, "add_safe_globals"):
+        return
+    from mmengine.logging import HistoryBuffer
+
+    core = np._core if hasattr(np, "_core") else np.core
+    kinds: list[Any] = [
+        HistoryBuffer,
+        np.ndarray,
+        np.dtype,
+        getattr,  # HistoryBuffer pickles its bound methods
+        core.multiarray._reconstruct,
+        core.multiarray.scalar,
+    ]
+    kinds += [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")]
+    torch.serialization.add_safe_globals(kinds)

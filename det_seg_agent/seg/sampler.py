@@ -1,0 +1,54 @@
+"""The sampler of a data loader whose passes are selections."""
+
+import itertools
+from collections.abc import Iterator, Sized
+
+from mmengine.registry import DATA_SAMPLERS
+from torch.utils.data import Sampler
+
+from det_seg_agent.errors import ConfigError
+from det_seg_agent.sampler import SelectionSampler
+
+
+@DATA_SAMPLERS.register_module()
+class AgentSampler(Sampler[int]):
+    """Walks over the current selection, once an `iter`; a loop of ours gives it what to walk over.
+
+    Set it as `train_dataloader = dict(sampler=dict(_delete_=True, type='AgentSampler'))`.
+
+    Args:
+        dataset: the training set, given by the host.
+        shuffle: whether the order is drawn anew for each pass.
+        seed: of the host's own samplers, which `strategy=full` uses; given by the host.
+    """
+
+    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None):
+        self.dataset, self.shuffle, self.seed = dataset, shuffle, seed
+        self.walk: Sampler[int] | None = None
+        self.skip = 0
+
+    def attach(self, walk: Sampler[int]) -> None:
+        """Walk over `walk` from now on: a `SelectionSampler`, or the host's own."""
+        self.walk = walk
+
+    def _attached(self) -> Sampler[int]:
+        if self.walk is None:
+            raise ConfigError(
+                "AgentSampler belongs to a loop of det_seg_agent: set train_cfg = dict(type='AgentIterLoop') or "
+                "dict(type='AgentEpochLoop') and add dict(type='AgentHook') to custom_hooks."
+            )
+        return self.walk
+
+    def __iter__(self) -> Iterator[int]:
+        skip, self.skip = self.skip, 0
+        return itertools.islice(iter(self._attached()), skip, None)
+
+    def __len__(self) -> int:
+        walk = self.walk
+        return len(self.dataset) if walk is None else len(walk)  # type: ignore[arg-type]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Pass the epoch on to a sampler of the host; the passes of a selection are set by the loop."""
+        walk = self._attached()
+        if not isinstance(walk, SelectionSampler) and hasattr(walk, "set_epoch"):
+            walk.set_epoch(epoch)
