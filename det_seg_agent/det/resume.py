@@ -96,6 +96,7 @@ def restore_training(trainer: "AgentDetectionTrainer", saved: dict[str, Any], gr
     if gradients:
         for parameter, gradient in zip(model.parameters(), state["gradients"], strict=False):
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        trainer.accumulate = state["accumulate"]  # not before: the host takes the first value as the nominal one
         return int(state["batches"])
     try:
         model.load_state_dict(state["model"])
@@ -104,5 +105,4 @@ def restore_training(trainer: "AgentDetectionTrainer", saved: dict[str, Any], gr
         raise StateError(f"the saved weights do not fit this model; resume with the same model. {error}") from error
     trainer.ema.updates = state["updates"]
     trainer.optimizer.load_state_dict(state["optimizer"])
-    trainer.accumulate = state["accumulate"]
     return 0
