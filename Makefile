@@ -11,7 +11,7 @@ setup: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install -q -c constraints.txt -e '.[det,dev]'
+	$(PY) -m pip install -q -c constraints.txt -e '.[det,seg,dev]'
 	mkdir -p .venv/ultralytics
 	touch $@
 

@@ -1,4 +1,6 @@
-"""Signals of all ranks in one place."""
+"""What all ranks know, in one place."""
+
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,8 +15,7 @@ def gather_signals(signals: Signals) -> Signals:
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return signals
-    parts: list[Signals] = [signals] * dist.get_world_size()
-    dist.all_gather_object(parts, signals)
+    parts: list[Signals] = gather_objects(signals)
     parts = [part for part in parts if len(part)] or parts[:1]
     step = torch.cat([part.step for part in parts])
     offsets = torch.tensor([0, *[len(part) for part in parts]]).cumsum(0).tolist()
@@ -33,3 +34,12 @@ def gather_signals(signals: Signals) -> Signals:
         image[credit],
         torch.cat([part.share for part in parts])[credit],
     )
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Return the value of every rank, by rank; a collective where there are several."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return [value]
+    values: list[Any] = [value] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values

@@ -23,11 +23,13 @@ class Report:
         selector: of the run.
         files: image file of each sample, by dataset index.
         trace: whether to write the Parquet trace.
+        full_images: images that training on full data would see; by default all in each pass.
     """
 
-    def __init__(self, folder: Path, selector: Selector, files: list[str], trace: bool):
+    def __init__(self, folder: Path, selector: Selector, files: list[str], trace: bool, full_images: int | None = None):
         self.folder, self.selector, self.files = Path(folder), selector, files
         self.trace = Trace(self.folder / "trace") if trace else None
+        self.full_images = full_images
         self.last: PassReport | None = None
         self.pass_seconds: list[tuple[float, int]] = []
         self._mark = time.time()
@@ -96,10 +98,10 @@ class Report:
         contact_sheets(self.files, table.selected, len(history), table.score, self.folder)
 
     def cost(self) -> dict[str, Any]:
-        """Return budget, images and wall time, and what full data would have cost."""
+        """Return budget and images, and what full data would have cost."""
         history, total = self.selector.history, len(self.selector)
         images = int(history[-1]["images"]) if history else 0
-        full = total * len(history)
+        full = self.full_images or total * len(history)
         return {
             "strategy": self.selector.settings.strategy,
             "ratio": self.selector.settings.ratio,
@@ -108,6 +110,20 @@ class Report:
             "full_images_trained": full,
             "budget": images / full if full else 0.0,
         }
+
+    def result(self, wall: float) -> dict[str, Any]:
+        """Return `cost` with the seconds that the run took and those that full data would have taken."""
+        estimate = self.full_time_estimate(wall)
+        return {**self.cost(), "wall_time_s": round(wall, 1), "full_wall_time_s_estimate": round(estimate, 1)}
+
+    def closing(self, wall: float) -> str:
+        """Return `result` in one sentence."""
+        r = self.result(wall)
+        return (
+            f"trained on {r['images_trained']} images, full data would have been {r['full_images_trained']} (budget "
+            f"{r['budget']:.0%}); {wall:.0f} s, full data about {r['full_wall_time_s_estimate']:.0f} s by this run's "
+            "own time per image"
+        )
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -1,7 +1,10 @@
-"""Random streams that depend on (seed, pass, purpose) alone, so that nothing random has to be saved to resume."""
+"""Random streams of ours, which depend on (seed, pass, purpose) alone, and the state of the process's own."""
 
+import random
 import zlib
+from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -14,3 +17,28 @@ def derive_seed(*parts: int | str) -> int:
 def generator(*parts: int | str) -> torch.Generator:
     """Return a CPU generator seeded by `derive_seed(*parts)`; torch's global stream stays untouched."""
     return torch.Generator().manual_seed(derive_seed(*parts))
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of this process's Python, NumPy and torch streams, as tensors and primitives."""
+    version, words, gauss = random.getstate()
+    _, keys, *rest = np.random.get_state()
+    state: dict[str, Any] = {
+        "python": [version, list(words), gauss],
+        "numpy": [torch.from_numpy(np.asarray(keys, np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Set the streams to what `random_state` gave."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    keys, *rest = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"].cpu())
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())

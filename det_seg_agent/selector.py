@@ -200,8 +200,8 @@ class Selector:
         seed = state["settings"]["seed"]
         if seed != self.settings.seed:
             raise StateError(
-                f"the saved state is of seed {seed}, this run has {self.settings.seed}. Resume with agent.seed={seed}, or "
-                "start a new run."
+                f"the saved state is of seed {seed}, this run has {self.settings.seed}. Resume with agent.seed={seed}, "
+                "or start a new run."
             )
         saved = state["settings"]["strategy"]
         if saved != self.settings.strategy:

@@ -130,19 +130,9 @@ def train(host: dict[str, Any], agent: dict[str, Any]) -> dict[str, Any]:
         single_cls=args.single_cls,
     )
     print("\n" + format_table(coco))
-    cost = trainer.report.cost()
-    result = {
-        "coco": coco,
-        **cost,
-        "wall_time_s": round(wall, 1),
-        "full_wall_time_s_estimate": round(trainer.report.full_time_estimate(wall), 1),
-        "judged_on": str(found) if found else "the labels of the validation set",
-    }
-    print(
-        f"trained on {cost['images_trained']} images, full data would have been {cost['full_images_trained']} "
-        f"(budget {cost['budget']:.0%}); {wall:.0f} s, full data about {result['full_wall_time_s_estimate']:.0f} s by "
-        "this run's own time per image"
-    )
+    judged_on = str(found) if found else "the labels of the validation set"
+    result = {"coco": coco, **trainer.report.result(wall), "judged_on": judged_on}
+    print(trainer.report.closing(wall))
     write_json(trainer.save_dir / "metrics.json", result)
     return result
 

@@ -1,6 +1,7 @@
 """What mmengine 0.10 and mmseg 1.2 need on today's Python packages; each step does nothing where it is not needed."""
 
 import importlib.util
+import pickle
 import warnings
 from typing import Any
 
@@ -61,6 +62,19 @@ def stub_mmcv_ops() -> bool:
     return True
 
 
+def history_method(owner: Any, name: str) -> Any:
+    """Stand in for `getattr`, by which a `HistoryBuffer` pickles its four methods, and give nothing else.
+
+    Raises:
+        pickle.UnpicklingError: for any other attribute or owner.
+    """
+    from mmengine.logging import HistoryBuffer
+
+    if owner is HistoryBuffer and name in ("min", "max", "current", "mean"):
+        return getattr(owner, name)
+    raise pickle.UnpicklingError(f"attribute {name!r} of {owner!r} is not allowed in a checkpoint")
+
+
 def allow_checkpoint_types() -> None:
     """Allow what an mmengine 0.10 checkpoint holds beside tensors under torch's restricted loading (torch 2.6 on).
 
@@ -75,7 +89,7 @@ def allow_checkpoint_types() -> None:
         HistoryBuffer,
         np.ndarray,
         np.dtype,
-        getattr,  # HistoryBuffer pickles its bound methods
+        (history_method, "builtins.getattr"),
         core.multiarray._reconstruct,
         core.multiarray.scalar,
     ]

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sized
 
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
@@ -52,3 +53,9 @@ class AgentSampler(Sampler[int]):
         walk = self._attached()
         if not isinstance(walk, SelectionSampler) and hasattr(walk, "set_epoch"):
             walk.set_epoch(epoch)
+
+
+def stock_sampler(sampler: AgentSampler, by_iterations: bool, seed: int | None) -> Sampler[int]:
+    """Return the sampler that the host's recipes have for a loop: an infinite one, or one of epochs."""
+    cls = InfiniteSampler if by_iterations else DefaultSampler
+    return cls(sampler.dataset, shuffle=sampler.shuffle, seed=sampler.seed if seed is None else seed)

@@ -88,6 +88,7 @@ class Agent(Strategy):
             given = options.model_dump(exclude_unset=True)
             self.options = AgentOptions(**{**PAPER, **given})
         self.feature_dim = self.options.feature_dim
+        self.weighs = self.options.inverse_ratio_loss
         self.store = FeatureStore(len(table) if self.options.fresh_scores else 0)
         self.norm = RunningNorm()
         self.ppo: Ppo | None = None

@@ -58,6 +58,7 @@ class Strategy(ABC):
     Options: ClassVar[type[BaseModel]] = NoOptions
     selects_all: ClassVar[bool] = False
     feature_dim: int | None = 1
+    weighs: bool = False  # whether its selections have weights
 
     def __init__(self, table: ScoreTable, seed: int, options: Any, preset: str = "default"):
         self.table, self.seed, self.options, self.preset = table, seed, options, preset

@@ -18,6 +18,8 @@ class InfoBatch(Strategy):
     threshold rises above the mean until it is 0.1: without that no unbiased rescaling exists.
     """
 
+    weighs = True
+
     def select(self, request: Request) -> Selection:
         """Return exactly `count` samples and their weights; a sample never seen is never pruned."""
         loss = self.table.loss.nan_to_num(nan=float("inf"))

@@ -1,0 +1,93 @@
+"""The command line of segmentation training: OpenMMLab's own grammar."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from det_seg_agent.errors import AgentError, ConfigError
+
+MISSING = ("mmengine", "mmcv", "mmseg", "pkg_resources", "ftfy", "regex")
+
+
+def arguments_parser() -> argparse.ArgumentParser:
+    """Return the parser, with the options of mmseg's `tools/train.py`."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(
+        description="Train a segmenter on what the agent selects.",
+        epilog="Settings of the agent: --cfg-options agent.ratio=0.5 agent.strategy=random",
+    )
+    parser.add_argument("config", help="an MMEngine config that inherits configs/seg/_base_/agent.py")
+    parser.add_argument("--work-dir", help="folder of the run; by default work_dirs/ and the config's name")
+    parser.add_argument("--resume", action="store_true", help="go on from the latest checkpoint in the work dir")
+    parser.add_argument("--amp", action="store_true", help="train with automatic mixed precision")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="override the config")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
+    return parser
+
+
+def load_config(options: argparse.Namespace) -> Any:
+    """Return the config of a run.
+
+    Raises:
+        ConfigError: for a config that is not there or cannot train with the agent.
+    """
+    from mmengine.config import Config
+
+    if "::" not in options.config and not Path(options.config).is_file():
+        raise ConfigError(f"config {options.config}: there is no such file.")
+    config = Config.fromfile(options.config)
+    config.launcher = options.launcher
+    if options.cfg_options:
+        config.merge_from_dict(options.cfg_options)
+    if options.work_dir:
+        config.work_dir = options.work_dir
+    elif config.get("work_dir") is None:
+        config.work_dir = str(Path("work_dirs") / Path(options.config).stem)
+    if options.amp and config.optim_wrapper.type != "AmpOptimWrapper":
+        if config.optim_wrapper.type != "OptimWrapper":
+            raise ConfigError(f"--amp needs optim_wrapper.type='OptimWrapper', not {config.optim_wrapper.type!r}.")
+        config.optim_wrapper.type = "AmpOptimWrapper"
+        config.optim_wrapper.loss_scale = "dynamic"
+    config.resume = options.resume
+    hooks = [hook.get("type") for hook in config.get("custom_hooks", None) or []]
+    if "AgentHook" not in hooks:
+        raise ConfigError(
+            f"config {options.config}: custom_hooks has no AgentHook. Inherit configs/seg/_base_/agent.py, or add "
+            "dict(type='AgentHook') to custom_hooks; a list in your config replaces that of its base."
+        )
+    return config
+
+
+def train(options: argparse.Namespace) -> Any:
+    """Train by the host's Runner and return it."""
+    from det_seg_agent.seg.compat import prepare_host
+
+    prepare_host()
+    config = load_config(options)
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    runner = Runner.from_cfg(config) if "runner_type" not in config else RUNNERS.build(config)
+    runner.train()
+    return runner
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit status: 0, or 2 for input that cannot work."""
+    try:
+        options = arguments_parser().parse_args(arguments)
+        os.environ.setdefault("LOCAL_RANK", str(options.local_rank))
+        train(options)
+    except AgentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in MISSING:
+            raise
+        print(f"error: {error.name} is not installed: pip install 'det_seg_agent[seg]'", file=sys.stderr)
+        return 2
+    return 0

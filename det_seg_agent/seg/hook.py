@@ -1,0 +1,289 @@
+"""The hook that joins the agent to a Runner."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import get_dist_info, get_world_size, is_main_process
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmseg.evaluation import IoUMetric
+
+from det_seg_agent.distributed import gather_objects
+from det_seg_agent.errors import ConfigError
+from det_seg_agent.report import Report, write_json
+from det_seg_agent.seeding import random_state, set_random_state
+from det_seg_agent.seg.index import SampleIndex, image_paths
+from det_seg_agent.seg.iou import ClassIoU
+from det_seg_agent.seg.sampler import AgentSampler, stock_sampler
+from det_seg_agent.seg.signals import SignalTap
+from det_seg_agent.selector import Selector
+from det_seg_agent.settings import Settings, parse
+from det_seg_agent.strategies import strategy_class
+
+KEY = "det_seg_agent"
+
+
+@HOOKS.register_module()
+class AgentHook(Hook):
+    """Takes signals, ends passes, saves and reports. Its settings are the config's top-level `agent` dict.
+
+    It needs `AgentIterLoop` or `AgentEpochLoop` as `train_cfg.type` and `AgentSampler` as the training sampler.
+
+    Attributes:
+        selector: of the run, once the loop is built.
+        stock: whether the host's own sampler is walked over, as `strategy=full` does.
+        over: whether no pass is under way.
+        done: iterations of this pass so far.
+    """
+
+    priority = "NORMAL"  # before the hooks that log and save
+    selector: Selector
+
+    def __init__(self) -> None:
+        self.stock, self.over, self.done = False, True, 0
+        self._saved: dict[str, Any] | None = None
+        self._random: list[Any] | None = None
+        self._held: dict[str, Any] | None = None
+        self._iou: ClassIoU | None = None
+        self._figures: dict[str, Any] = {}
+
+    @staticmethod
+    def of(runner: Any) -> "AgentHook":
+        """Return the runner's hook.
+
+        Raises:
+            ConfigError: unless there is one.
+        """
+        found = [hook for hook in runner.hooks if isinstance(hook, AgentHook)]
+        if len(found) != 1:
+            raise ConfigError(
+                f"custom_hooks has {len(found)} AgentHooks, one is needed: custom_hooks = [dict(type='AgentHook')]."
+            )
+        return found[0]
+
+    # Set-up -----------------------------------------------------------------------------------------------------------
+
+    def prepare(self, runner: Any, loader: Any, passes: int, by_iterations: bool, full_images: int) -> float:
+        """Make the selector, let the loader walk over its selections, and return the budget; the loop calls it.
+
+        Args:
+            runner: the host's.
+            loader: the training loader.
+            passes: of the whole run.
+            by_iterations: whether the loop counts iterations.
+            full_images: images that training on full data would see.
+
+        Raises:
+            ConfigError: for settings, a sampler or data that cannot work.
+        """
+        if not isinstance(loader.sampler, AgentSampler) or loader.batch_size is None:
+            raise ConfigError(
+                f"train_dataloader.sampler.type={type(loader.sampler).__name__!r} does not walk over selections. Set "
+                "train_dataloader = dict(sampler=dict(_delete_=True, type='AgentSampler')), and no batch_sampler."
+            )
+        given = runner.cfg.get("agent", None) or {}
+        self._given = given.to_dict() if hasattr(given, "to_dict") else dict(given)
+        settings = parse(Settings, self._given, "agent.")
+        parse(strategy_class(settings.strategy).Options, settings.options, "agent.options.")
+        if loader.num_workers and not loader.persistent_workers:
+            runner.logger.warning("train_dataloader.persistent_workers=False: workers restart at each pass.")
+        self._loader, self._passes, self._by_iterations, self._full = loader, passes, by_iterations, full_images
+        self._index = SampleIndex(image_paths(loader.dataset))
+        seed = runner.seed if settings.seed is None else settings.seed
+        self._select_by(settings.model_copy(update={"seed": seed}), runner.seed)
+        return 1.0 if self.stock else settings.budget(passes, len(loader.dataset))
+
+    def _select_by(self, settings: Settings, host_seed: int | None) -> None:
+        loader, (rank, world) = self._loader, get_dist_info()
+        self.selector = Selector(
+            len(loader.dataset), self._passes, settings, rank=rank, world_size=world, shuffle=loader.sampler.shuffle,
+            batch=loader.batch_size,
+        )  # fmt: skip
+        self.stock = self.selector.selects_all
+        walk = stock_sampler(loader.sampler, self._by_iterations, host_seed) if self.stock else self.selector.sampler
+        loader.sampler.attach(walk)
+
+    def before_train(self, runner: Any) -> None:
+        """Take signals from now on, and go on where a resumed run was saved."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        resumed = runner.iter > 0 or runner.epoch > 0
+        if resumed:
+            self._resume(runner)
+        first = self.selector.pass_index + int(self.over) if resumed else 0
+        self._tap = SignalTap(model, self.selector.strategy.weighs)
+        self.report = Report(
+            Path(runner.work_dir), self.selector, self._index.paths, self.selector.settings.trace, self._full
+        )
+        if is_main_process():
+            self.report.begin(first)
+        if self._by_iterations and (resumed or not self.stock):
+            runner.train_loop.walk_selections(self)
+        self._started = time.time()
+
+    def _resume(self, runner: Any) -> None:
+        if self._saved is None:
+            raise ConfigError(
+                "the checkpoint holds no state of the agent: it was saved without AgentHook. Start a new run with "
+                "load_from= this checkpoint instead of resume."
+            )
+        saved = self._saved["selector"]["settings"]
+        given = parse(Settings, self._given, "agent.").model_dump(exclude_unset=True)
+        other = [key for key, value in given.items() if value is not None and value != saved[key]]
+        if other:
+            old = ", ".join(f"agent.{key}={saved[key]!r}" for key in other)
+            raise ConfigError(f"agent.{', agent.'.join(other)} cannot change on resume: the run has {old}.")
+        if self._saved["files"] != [Path(path).name for path in self._index.paths]:
+            raise ConfigError(
+                "train_dataloader.dataset: the images are not those that the run was started with. Resume on the same "
+                "data set, or start a new run."
+            )
+        self._select_by(parse(Settings, saved, "agent."), runner.seed)
+        self.selector.load_state_dict(self._saved["selector"])
+        self.over, self.done, self._random = self._saved["over"], self._saved["done"], self._saved["random"]
+        if self._by_iterations:
+            walked = runner.iter if self.stock else 0 if self.over else self.done
+            self._loader.sampler.skip = walked * self._loader.batch_size
+        else:
+            self.over = True  # the host begins an unfinished epoch again
+        self._saved = None
+
+    # Passes -----------------------------------------------------------------------------------------------------------
+
+    def begin_pass(self, index: int | None = None) -> None:
+        """Select for the next pass, or for pass `index`, and let the sampler walk over that."""
+        self.selector.begin_pass(self.selector.pass_index + 1 if index is None else index)
+        self.over, self.done = False, 0
+        self.report.mark()
+
+    def end_pass(self, runner: Any) -> None:
+        """Learn from the pass and report it."""
+        batch = self._loader.batch_size * get_world_size()
+        result = self.selector.end_pass(min(self.done * batch, len(self.selector.selection)))
+        self.over = True
+        if is_main_process():
+            runner.logger.info(self.report.add(result))
+            for name, value in self.report.scalars().items():
+                if value == value:  # NaN: the strategy has no such figure
+                    runner.message_hub.update_scalar(f"train/{name}", value)
+
+    def iterations_of(self, pass_index: int) -> int:
+        """Return the iterations of a pass on each rank."""
+        samples, batch = len(self.selector), self._loader.batch_size * get_world_size()
+        if self.stock and self._by_iterations:  # its batches go on across passes
+            return round((pass_index + 1) * samples / batch) - round(pass_index * samples / batch)
+        count = samples if self.stock else self.selector.settings.count_at(pass_index, self._passes, samples)
+        return -(-count // batch)
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Begin the pass of an epoch."""
+        if not self._by_iterations:
+            self.restore_random()
+            self.begin_pass(runner.epoch)
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Note which samples the batch shows, and the weights of their losses."""
+        if self.over:
+            self.begin_pass()
+        samples = data_batch["data_samples"]
+        self._shown = torch.tensor(self._index.mark(samples))
+        self._tap.signals, self._tap.weights = None, None
+        weights = self.selector.selection.weights
+        if weights is not None:
+            place = torch.searchsorted(self.selector.selection.indices, self._shown)
+            self._tap.weights = weights[place.clamp(max=len(weights) - 1)]
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Take the batch's signals, and end the pass where the loop counts iterations."""
+        self.done += 1
+        if self._tap.signals is not None:
+            self.selector.observe(self._shown, *self._tap.signals)
+        if self._by_iterations:
+            if self.done >= self.iterations_of(self.selector.pass_index):
+                self.end_pass(runner)
+            elif get_world_size() > 1 and checkpoint_due(runner):
+                self._gather()
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """End the pass of an epoch."""
+        if not self._by_iterations:
+            self.end_pass(runner)
+
+    def after_train(self, runner: Any) -> None:
+        """End a pass that the last iteration cut, and leave plot, contact sheets and `metrics.json`."""
+        if not self.over and self.done:
+            self.end_pass(runner)
+        self._tap.remove()
+        if is_main_process():
+            self.report.finish()
+            wall = time.time() - self._started
+            write_json(Path(runner.work_dir) / "metrics.json", {"iou": self._figures, **self.report.result(wall)})
+            runner.logger.info(self.report.closing(wall))
+
+    # Validation -------------------------------------------------------------------------------------------------------
+
+    def before_val(self, runner: Any) -> None:
+        """Keep the random streams as they are: a resumed run does not validate again."""
+        if not self.stock:
+            self._gather()
+            self._held = random_state()
+        metrics = [m for m in runner.val_evaluator.metrics if isinstance(m, IoUMetric) and not m.format_only]
+        if metrics and metrics[0].dataset_meta:
+            self._iou = ClassIoU(metrics[0], list(metrics[0].dataset_meta["classes"]))
+
+    def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Keep the figures by class."""
+        if self._iou is not None:
+            self._iou.add(outputs)
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Keep the figures; those of the last validation go to `metrics.json`."""
+        self._figures = {key: round(float(value), 2) for key, value in (metrics or {}).items()}
+        if self._iou is not None:
+            self._figures["by_class"] = self._iou.result(len(runner.val_dataloader.dataset))
+
+    def after_val(self, runner: Any) -> None:
+        """Go on with the random streams as they were."""
+        if self._held is not None:
+            set_random_state(self._held)
+            self._held = None
+
+    # Saving -----------------------------------------------------------------------------------------------------------
+
+    def _gather(self) -> None:
+        """Bring together what a checkpoint needs from all ranks."""
+        self.selector.gather()
+        self._all_random = gather_objects(random_state())
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Add our state to the host's checkpoint; called on rank 0 alone."""
+        if get_world_size() == 1:
+            self.selector.gather()
+            self._all_random = [self._held or random_state()]
+        checkpoint[KEY] = {
+            "selector": self.selector.state_dict(),
+            "over": self.over,
+            "done": self.done,
+            "random": self._all_random,
+            "files": [Path(path).name for path in self._index.paths],
+        }
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Keep our state until it is known whether the run goes on or only starts from these weights."""
+        self._saved = checkpoint.get(KEY)
+
+    def restore_random(self) -> None:
+        """Set the random streams to those that a resumed run was saved with; once."""
+        rank = get_dist_info()[0]
+        if self._random is not None and rank < len(self._random):
+            set_random_state(self._random[rank])
+        self._random = None
+
+
+def checkpoint_due(runner: Any) -> bool:
+    """Return whether a `CheckpointHook` saves after this iteration."""
+    last = runner.iter + 1 >= runner.max_iters
+    hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
+    return any(last or hook.every_n_train_iters(runner, hook.interval, hook.save_begin) for hook in hooks)

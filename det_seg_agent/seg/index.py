@@ -1,0 +1,56 @@
+"""Which sample a data sample is."""
+
+from typing import Any
+
+from det_seg_agent.errors import ConfigError
+
+
+def image_paths(dataset: Any) -> list[str]:
+    """Return the image path of each sample, by dataset index; wrappers such as `ConcatDataset` are seen through.
+
+    Paths rather than the host's `sample_idx`: that one is local to the parts of a `ConcatDataset`, `PackSegInputs`
+    drops it, and the host replaces a broken image by a random other one whose path the batch then shows.
+
+    Raises:
+        ConfigError: for a data set that does not say, or that holds an image twice.
+    """
+    name = type(dataset).__name__
+    if not hasattr(dataset, "get_data_info"):
+        raise ConfigError(
+            f"train_dataloader.dataset.type={name!r} has no get_data_info and mixes or slices samples in a way of its "
+            "own. Use the data set itself, or a ConcatDataset of several."
+        )
+    paths = [str(dataset.get_data_info(i)["img_path"]) for i in range(len(dataset))]
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise ConfigError(
+            f"train_dataloader.dataset.type={name!r} holds {twice} more than once. The agent decides how often an "
+            "image is walked over: take RepeatDataset or ClassBalancedDataset off and list every image once."
+        )
+    return paths
+
+
+class SampleIndex:
+    """Looks dataset indices up by image path."""
+
+    def __init__(self, paths: list[str]):
+        self.paths = paths
+        self._index = {path: i for i, path in enumerate(paths)}
+
+    def mark(self, data_samples: list[Any]) -> list[int]:
+        """Return the dataset index of each data sample, and note it as `sample_idx` in its metainfo.
+
+        Raises:
+            ConfigError: for a sample without an `img_path` of the training set.
+        """
+        result = []
+        for sample in data_samples:
+            path = sample.metainfo.get("img_path")
+            if path not in self._index:
+                raise ConfigError(
+                    f"a training sample has img_path={path!r}, which is not one of the data set's. Keep 'img_path' in "
+                    "PackSegInputs(meta_keys=...), and do not change it in the pipeline."
+                )
+            result.append(self._index[path])
+            sample.set_metainfo({"sample_idx": result[-1]})
+        return result
