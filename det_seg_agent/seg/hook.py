@@ -67,7 +67,9 @@ class AgentHook(Hook):
     # Set-up -----------------------------------------------------------------------------------------------------------
 
     def prepare(self, runner: Any, loader: Any, passes: int, by_iterations: bool, full_images: int) -> float:
-        """Make the selector, let the loader walk over its selections, and return the budget; the loop calls it.
+        """Make the selector, let the loader walk over its selections, and return the budget in iterations.
+
+        The loop calls it. The budget is above that in images where a selection does not fill its last batch.
 
         Args:
             runner: the host's.
@@ -94,7 +96,8 @@ class AgentHook(Hook):
         self._index = SampleIndex(image_paths(loader.dataset))
         seed = runner.seed if settings.seed is None else settings.seed
         self._select_by(settings.model_copy(update={"seed": seed}), runner.seed)
-        return 1.0 if self.stock else settings.budget(passes, len(loader.dataset))
+        batches = len(loader.dataset) / (loader.batch_size * get_world_size())
+        return 1.0 if self.stock else sum(map(self.iterations_of, range(passes))) / (passes * batches)
 
     def _select_by(self, settings: Settings, host_seed: int | None) -> None:
         loader, (rank, world) = self._loader, get_dist_info()
@@ -105,6 +108,14 @@ class AgentHook(Hook):
         self.stock = self.selector.selects_all
         walk = stock_sampler(loader.sampler, self._by_iterations, host_seed) if self.stock else self.selector.sampler
         loader.sampler.attach(walk)
+
+    def before_run(self, runner: Any) -> None:
+        """Refuse a loop that walks over no selections."""
+        if not hasattr(self, "selector"):
+            raise ConfigError(
+                f"train_cfg.type={type(runner.train_loop).__name__!r} walks over no selections. Set train_cfg = "
+                "dict(type='AgentIterLoop'), or AgentEpochLoop where it counts epochs."
+            )
 
     def before_train(self, runner: Any) -> None:
         """Take signals from now on, and go on where a resumed run was saved."""
@@ -161,7 +172,10 @@ class AgentHook(Hook):
     def end_pass(self, runner: Any) -> None:
         """Learn from the pass and report it."""
         batch = self._loader.batch_size * get_world_size()
-        result = self.selector.end_pass(min(self.done * batch, len(self.selector.selection)))
+        images = self.done * batch  # with those that fill up the last batch
+        if self.stock and not self._by_iterations:
+            images = min(images, len(self.selector))
+        result = self.selector.end_pass(images)
         self.over = True
         if is_main_process():
             runner.logger.info(self.report.add(result))

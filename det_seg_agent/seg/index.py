@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from mmseg.datasets import MultiImageMixDataset
+
 from det_seg_agent.errors import ConfigError
 
 
@@ -15,7 +17,7 @@ def image_paths(dataset: Any) -> list[str]:
         ConfigError: for a data set that does not say, or that holds an image twice.
     """
     name = type(dataset).__name__
-    if not hasattr(dataset, "get_data_info"):
+    if isinstance(dataset, MultiImageMixDataset) or not hasattr(dataset, "get_data_info"):
         raise ConfigError(
             f"train_dataloader.dataset.type={name!r} has no get_data_info and mixes or slices samples in a way of its "
             "own. Use the data set itself, or a ConcatDataset of several."

@@ -64,7 +64,7 @@ class AgentIterLoop(IterBasedTrainLoop):
         passes = passes_of(max_iters, samples, batch)
         self.full_iters = int(max_iters)
         budget = hook.prepare(runner, self.dataloader, passes, by_iterations=True, full_images=self.full_iters * batch)
-        if budget < 1:
+        if not hook.stock:
             max_iters = scaled(max_iters, budget)
             val_begin, val_interval = scaled_interval(val_begin, budget), scaled_interval(val_interval, budget)
             dynamic_intervals = [
@@ -72,9 +72,9 @@ class AgentIterLoop(IterBasedTrainLoop):
             ] or None
             scale_surroundings(runner, budget)
             runner.logger.info(
-                f"budget {budget:.3f}: the recipe's {self.full_iters} iterations, {passes} passes over {samples} images, "
-                f"become {max_iters}; learning rate schedules, validation (every {val_interval}) and checkpoints are "
-                "scaled by the same factor"
+                f"budget {budget:.3f}: the recipe's {self.full_iters} iterations, {passes} passes over {samples} "
+                f"images, become {max_iters}; learning rate schedules, validation (every {val_interval}) and checkpoints "
+                "are scaled by the same factor"
             )
         super().__init__(runner, self.dataloader, max_iters, val_begin, val_interval, dynamic_intervals)
 
@@ -107,7 +107,7 @@ class AgentEpochLoop(EpochBasedTrainLoop):
             runner, self.dataloader, int(max_epochs), by_iterations=False, full_images=int(max_epochs) * samples
         )
         super().__init__(runner, self.dataloader, max_epochs, val_begin, val_interval, dynamic_intervals)
-        if budget < 1:
+        if not hook.stock:
             self._max_iters = sum(hook.iterations_of(p) for p in range(int(max_epochs)))
             scale_surroundings(runner, budget, max(1, round(self._max_iters / int(max_epochs))))
             runner.logger.info(

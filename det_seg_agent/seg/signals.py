@@ -65,7 +65,7 @@ def check_model(model: nn.Module, weighted: bool) -> None:
     if type(model) is not EncoderDecoder:
         raise ConfigError(
             f"model.type={type(model).__name__!r} is not supported; valid: EncoderDecoder (UperNet, DeepLabV3+, FCN, "
-            "PSPNet, SegFormer and all else with one decode head). Others train with the stock loops, without the agent."
+            "PSPNet, SegFormer and all else with one decode head). Others train with the stock loops."
         )
     head: Any = model.decode_head
     ours = isinstance(head, BaseDecodeHead) and hasattr(head, "conv_seg")
@@ -77,12 +77,11 @@ def check_model(model: nn.Module, weighted: bool) -> None:
             "heads that keep BaseDecodeHead's loss, such as UPerHead, FCNHead, PSPHead, ASPPHead, "
             "DepthwiseSeparableASPPHead, SegformerHead."
         )
-    for loss in losses_of(head):
-        if getattr(loss, "use_sigmoid", False) and head.out_channels > 1:
-            raise ConfigError(
-                f"{type(loss).__name__}(use_sigmoid=True) with {head.out_channels} channels is not supported: entropy "
-                "over classes needs a softmax. Set use_sigmoid=False."
-            )
+    if head.out_channels > 1 and all(getattr(loss, "use_sigmoid", False) for loss in losses_of(head)):
+        raise ConfigError(
+            f"decode_head.loss_decode has use_sigmoid=True with {head.out_channels} channels, which is not supported: "
+            "entropy over classes needs a softmax. Set use_sigmoid=False in one of the losses."
+        )
     if weighted:
         for loss in [loss for each in heads_of(model) for loss in losses_of(each)]:
             if not isinstance(loss, CrossEntropyLoss) or getattr(loss, "use_sigmoid", False):

@@ -1,0 +1,110 @@
+"""Runs of the real MMEngine Runner on tiny scenes."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmcv.transforms import BaseTransform
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from mmseg.registry import TRANSFORMS
+from mmseg.utils import register_all_modules
+from torch.utils.data import get_worker_info
+
+import det_seg_agent.seg  # noqa: F401  (before mmseg: it prepares the host)
+
+register_all_modules(init_default_scope=True)
+
+CONFIG = Path(__file__).parents[1] / "configs/seg/upernet_light_scenes.py"
+NUMBER = itertools.count()
+
+
+class Stop(Exception):
+    """The end of a run that is to be resumed."""
+
+
+@TRANSFORMS.register_module(force=True)
+class NoteWorker(BaseTransform):
+    """Notes the worker's seed, which is another for every worker that is started."""
+
+    def transform(self, results: dict) -> dict:
+        info = get_worker_info()
+        results["worker"] = None if info is None else info.seed
+        return results
+
+
+@HOOKS.register_module(force=True)
+class Notes(Hook):
+    """Keeps what the batches show, and stops before iteration `stop`."""
+
+    priority = "VERY_LOW"
+
+    def __init__(self, stop: int | None = None):
+        self.stop = stop
+        self.stream: list[list[int]] = []
+        self.workers: set[Any] = set()
+        self.rates: list[float] = []
+        self.validated: list[int] = []
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if runner.iter == self.stop:
+            raise Stop
+        samples = data_batch["data_samples"]
+        self.stream.append([sample.metainfo.get("sample_idx", -1) for sample in samples])
+        self.workers |= {sample.metainfo.get("worker") for sample in samples}
+        self.rates.append(runner.optim_wrapper.get_lr()["lr"][0])
+
+    def before_val(self, runner: Any) -> None:
+        self.validated.append(runner.iter)
+
+
+def merge(config: Config, options: dict[str, Any]) -> None:
+    """Set dotted keys, with __ for a dot; a dict with `_delete_` replaces what is there."""
+    for key, value in options.items():
+        *parents, name = key.replace("__", ".").split(".")
+        node = config
+        for parent in parents:
+            node = node[parent]
+        if isinstance(value, dict) and "_delete_" not in value and isinstance(node.get(name), dict):
+            node[name].update(value)
+        elif isinstance(value, dict):
+            node[name] = {k: v for k, v in value.items() if k != "_delete_"}
+        else:
+            node[name] = value
+
+
+def config_of(scenes: Path, work_dir: Path, **options: Any) -> Config:
+    """Return the light config on tiny scenes, with options as `merge` takes them."""
+    config = Config.fromfile(CONFIG)
+    for name in ("train", "val", "test"):
+        config[f"{name}_dataloader"].dataset.data_root = str(scenes)
+    config.train_dataloader.dataset.pipeline[2].scale = (64, 64)
+    config.train_dataloader.dataset.pipeline[3].crop_size = (64, 64)
+    config.model.data_preprocessor.size = (64, 64)
+    merge(config, options)
+    config.work_dir = str(work_dir)
+    config.experiment_name = f"test_{next(NUMBER)}"
+    config.log_level = "ERROR"
+    return config
+
+
+def fit(config: Config, stop: int | None = None) -> tuple[Runner, Notes]:
+    """Train and return the runner and what was noted."""
+    config.custom_hooks = [*config.get("custom_hooks", []), {"type": "Notes", "stop": stop}]
+    runner = Runner.from_cfg(config)
+    notes = next(hook for hook in runner.hooks if isinstance(hook, Notes))
+    try:
+        runner.train()
+    except Stop:
+        if stop is None:
+            raise
+    return runner, notes
+
+
+def same_weights(one: Runner, two: Runner) -> bool:
+    """Return whether two models are equal bit for bit."""
+    a, b = one.model.state_dict(), two.model.state_dict()
+    return all(torch.equal(a[key], b[key]) for key in a)
