@@ -5,16 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmcv.transforms import BaseTransform
-from mmengine.config import Config
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-from mmengine.runner import Runner
-from mmseg.registry import TRANSFORMS
-from mmseg.utils import register_all_modules
-from torch.utils.data import get_worker_info
 
-import det_seg_agent.seg  # noqa: F401  (before mmseg: it prepares the host)
+from det_seg_agent.seg.compat import prepare_host
+
+prepare_host()  # before mmseg is imported
+
+from mmcv.transforms import BaseTransform  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+from mmengine.hooks import Hook  # noqa: E402
+from mmengine.registry import HOOKS  # noqa: E402
+from mmengine.runner import Runner  # noqa: E402
+from mmseg.registry import TRANSFORMS  # noqa: E402
+from mmseg.utils import register_all_modules  # noqa: E402
+from torch.utils.data import get_worker_info  # noqa: E402
 
 register_all_modules(init_default_scope=True)
 

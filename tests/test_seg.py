@@ -349,7 +349,8 @@ CHANNELS = [16, 32, 64, 128]
 
 def swin() -> dict[str, Any]:
     return {
-        "_delete_": True, "type": "SwinTransformer", "embed_dims": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8),
+        "_delete_": True, "type": "SwinTransformer", "embed_dims": 16,
+        "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8),
         "window_size": 4, "out_indices": (0, 1, 2, 3), "drop_path_rate": 0.1,
     }  # fmt: skip
 

@@ -73,8 +73,8 @@ class AgentIterLoop(IterBasedTrainLoop):
             scale_surroundings(runner, budget)
             runner.logger.info(
                 f"budget {budget:.3f}: the recipe's {self.full_iters} iterations, {passes} passes over {samples} "
-                f"images, become {max_iters}; learning rate schedules, validation (every {val_interval}) and checkpoints "
-                "are scaled by the same factor"
+                f"images, become {max_iters}; learning rate schedules, validation (every {val_interval}) and "
+                "checkpoints are scaled by the same factor"
             )
         super().__init__(runner, self.dataloader, max_iters, val_begin, val_interval, dynamic_intervals)
 
