@@ -7,94 +7,148 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from ultralytics.cfg import get_cfg
-from ultralytics.data import build_dataloader, build_yolo_dataset
-from ultralytics.data.utils import check_det_dataset
-from ultralytics.nn.tasks import DetectionModel
-from ultralytics.utils.loss import v8DetectionLoss
 
 from det_seg_agent import Selector
-from det_seg_agent.det.coco import prepare_data
-from det_seg_agent.det.criterion import SignalCriterion
-from det_seg_agent.det.dataset import IndexedDataset
-from det_seg_agent.det.loader import SelectionLoader
 from det_seg_agent.scenes import write_scenes
 
 
-def step(model: Any, optimizer: torch.optim.Optimizer, batch: dict[str, Any]) -> None:
-    """One training step as the host makes it."""
-    images = batch["img"].float() / 255
-    loss, _ = model({**batch, "img": images})
-    loss.sum().backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-    optimizer.step()
-    optimizer.zero_grad()
-
-
-def timed(function: Any, *arguments: Any) -> float:
+def timed(function: Callable[..., Any], *arguments: Any) -> float:
     """Return the seconds of a call."""
     start = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - start
 
 
-def main() -> int:
-    """Measure and print JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=30, help="pairs of steps")
-    parser.add_argument("--imgsz", type=int, default=160)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="samples of the selection")
-    options = parser.parse_args()
+def paired(stock: Callable[[Any], None], ours: Callable[[Any], None], batches: list[Any], pairs: int) -> dict[str, Any]:
+    """Return median and quartiles of our step over the stock step, in turns on the same batches."""
+    ratios = []
+    for i, batch in enumerate(itertools.islice(itertools.cycle(batches), pairs + 3)):
+        seconds = {}
+        for step in (stock, ours) if i % 2 else (ours, stock):
+            seconds[step] = timed(step, batch)
+        if i >= 3:
+            ratios.append(seconds[ours] / seconds[stock])
+    return {
+        "step_over_stock_median": round(statistics.median(ratios), 4),
+        "step_over_stock_quartiles": [round(q, 4) for q in statistics.quantiles(ratios, n=4)],
+    }
+
+
+def update(loss: torch.Tensor, model: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Make an optimizer step."""
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def detection(pairs: int, imgsz: int, images: int) -> dict[str, Any]:
+    """Measure YOLOv8n: its step, and a pass at ratio 0.5 over a full one."""
+    from ultralytics.cfg import get_cfg
+    from ultralytics.data import build_dataloader, build_yolo_dataset
+    from ultralytics.data.utils import check_det_dataset
+    from ultralytics.nn.tasks import DetectionModel
+    from ultralytics.utils.loss import v8DetectionLoss
+
+    from det_seg_agent.det.coco import prepare_data
+    from det_seg_agent.det.criterion import SignalCriterion
+    from det_seg_agent.det.dataset import IndexedDataset
+    from det_seg_agent.det.loader import SelectionLoader
+
     with tempfile.TemporaryDirectory() as folder:
-        data = check_det_dataset(prepare_data(write_scenes(Path(folder) / "scenes", 256, 8, options.imgsz)))
-        cfg = get_cfg(overrides={"imgsz": options.imgsz, "task": "detect"})
-        host = build_yolo_dataset(cfg, data["train"], 16, data, mode="train", stride=32)
-        plain = build_yolo_dataset(cfg, data["train"], 16, data, mode="train", stride=32)
-        stock = build_dataloader(host, 16, workers=0, device="cpu")
+        data = check_det_dataset(prepare_data(write_scenes(Path(folder) / "scenes", images, 8, imgsz)))
+        cfg = get_cfg(overrides={"imgsz": imgsz, "task": "detect"})
+        host, plain = (build_yolo_dataset(cfg, data["train"], 16, data, mode="train", stride=32) for _ in range(2))
         selector = Selector(len(host), 100, ratio=0.5, final_full=0)
         dataset = IndexedDataset(host, 0, 0, fresh=True)
-        loader = SelectionLoader(dataset, selector.sampler, stock)
+        loader = SelectionLoader(dataset, selector.sampler, build_dataloader(host, 16, workers=0, device="cpu"))
         model = DetectionModel("yolov8n.yaml", nc=4, verbose=False).train()
         model.args = cfg
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-        criteria = (v8DetectionLoss(model), SignalCriterion(v8DetectionLoss(model), selector.observe))
+        plain_loss = v8DetectionLoss(model)
+        our_loss = SignalCriterion(v8DetectionLoss(model), selector.observe)
+
+        def step(batch: dict[str, Any], criterion: Any) -> None:
+            model.criterion = criterion
+            loss, _ = model({**batch, "img": batch["img"].float() / 255})
+            update(loss.sum(), model, optimizer)
 
         selector.begin_pass(0)
-        batches = list(loader)
-        ratios = []
-        for i, batch in enumerate(itertools.islice(itertools.cycle(batches), options.steps + 3)):
-            seconds = [0.0, 0.0]
-            for which in (0, 1) if i % 2 else (1, 0):
-                model.criterion = criteria[which]
-                seconds[which] = timed(step, model, optimizer, dict(batch))
-            if i >= 3:
-                ratios.append(seconds[1] / seconds[0])
-
-        model.criterion = criteria[1]
+        result = paired(lambda b: step(b, plain_loss), lambda b: step(b, our_loss), list(loader), pairs)
 
         def walk(pass_index: int) -> None:
             selection = selector.begin_pass(pass_index)
             dataset.set_pass(pass_index, selection.indices, selection.weights, [], 16)
             for batch in loader:
-                step(model, optimizer, batch)
+                step(batch, our_loss)
             selector.end_pass()
 
         def stock_walk() -> None:
-            model.criterion = criteria[0]
             for indices in torch.randperm(len(host)).split(16):
-                step(model, optimizer, plain.collate_fn([plain[int(i)] for i in indices]))
-            model.criterion = criteria[1]
+                step(plain.collate_fn([plain[int(i)] for i in indices]), plain_loss)
 
         walk(0)
-        passes = []
-        for p in range(1, 4):
-            passes.append(timed(walk, p) / timed(stock_walk))
+        passes = [timed(walk, p) / timed(stock_walk) for p in range(1, 4)]
+    return {**result, "pass_at_0.5_over_full_median": round(statistics.median(passes), 4)}
 
-    rows = options.rows
+
+def segmentation(pairs: int, classes: int = 150, crop: int = 128, batch: int = 4) -> dict[str, Any]:
+    """Measure a UperNet-R18 with light heads: its step, and what our signals allocate in one."""
+    from det_seg_agent.seg.compat import prepare_host
+
+    prepare_host()
+    from mmengine.config import Config
+    from mmengine.structures import PixelData
+    from mmseg.registry import MODELS
+    from mmseg.structures import SegDataSample
+    from mmseg.utils import register_all_modules
+    from torch.profiler import ProfilerActivity, profile
+
+    from det_seg_agent.seg.signals import SignalTap, image_signals
+
+    register_all_modules(init_default_scope=True)
+    config = Config.fromfile(Path(__file__).parents[1] / "configs/seg/upernet_r18_80k_ade20k-512x512.py").model
+    config.pretrained = None
+    norm = {"type": "BN", "requires_grad": True}
+    config.backbone.norm_cfg = norm
+    config.decode_head.update(channels=32, num_classes=classes, norm_cfg=norm)
+    config.auxiliary_head.update(channels=16, num_classes=classes, norm_cfg=norm)
+    model = MODELS.build(config).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    selector = Selector(64, 100)
+    selector.begin_pass(0)
+
+    def make() -> dict[str, Any]:
+        labels = [torch.randint(0, classes, (1, crop, crop)) for _ in range(batch)]
+        samples = [SegDataSample(gt_sem_seg=PixelData(data=x), metainfo={"img_shape": (crop, crop)}) for x in labels]
+        return {"inputs": torch.randn(batch, 3, crop, crop), "data_samples": samples}
+
+    def step(batch: dict[str, Any]) -> None:
+        losses = model(**batch, mode="loss")
+        update(sum(value for key, value in losses.items() if "loss" in key), model, optimizer)
+
+    def our_step(batch: dict[str, Any]) -> None:
+        tap = SignalTap(model, weighted=False)
+        step(batch)
+        assert tap.signals is not None
+        selector.observe(torch.arange(len(batch["data_samples"])), *tap.signals)
+        tap.remove()
+
+    result = paired(step, our_step, [make() for _ in range(4)], pairs)
+    logits, label = torch.randn(batch, classes, crop // 4, crop // 4), torch.zeros(batch, crop, crop, dtype=torch.int64)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        image_signals(logits, label, 255)
+    allocated = sum(max(event.self_cpu_memory_usage, 0) for event in record.events())
+    return {**result, "signal_bytes_allocated_a_step": int(allocated), "batch": batch, "classes": classes, "crop": crop}
+
+
+def selection(rows: int) -> dict[str, Any]:
+    """Measure the core over many samples."""
     big = Selector(rows, 100, ratio=0.5)
     for start in range(0, rows, 1 << 16):
         index = torch.arange(start, min(rows, start + (1 << 16)))
@@ -104,18 +158,33 @@ def main() -> int:
     learn = timed(big.end_pass)
     select = statistics.median(timed(big.begin_pass, p) for p in range(1, 6))
     table = sum(column.element_size() * len(column) for column in big.table.state_dict().values())
-    rows_bytes = big.strategy.state_dict()["store"]["rows"]
-    result = {
-        "step_over_stock_median": round(statistics.median(ratios), 4),
-        "step_over_stock_quartiles": [round(q, 4) for q in statistics.quantiles(ratios, n=4)],
-        "pass_at_0.5_over_full_median": round(statistics.median(passes), 4),
+    stored = big.strategy.state_dict()["store"]["rows"]
+    return {
+        "samples": rows,
         "selection_s": round(select, 3),
         "end_of_pass_s": round(learn, 3),
-        "samples": rows,
-        "state_bytes_per_sample": (table + rows_bytes.element_size() * rows_bytes.numel()) / rows,
-        "threads": torch.get_num_threads(),
+        "state_bytes_per_sample": (table + stored.element_size() * stored.numel()) / rows,
     }
-    print(json.dumps(result, indent=2))
+
+
+def main() -> int:
+    """Measure and print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=["detection", "segmentation", "selection"], help="what to measure")
+    parser.add_argument("--steps", type=int, default=30, help="pairs of steps")
+    parser.add_argument("--imgsz", type=int, default=160, help="of detection")
+    parser.add_argument("--images", type=int, default=256, help="of detection's passes")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="samples of the selection")
+    options = parser.parse_args()
+    measure: dict[str, Callable[[], dict[str, Any]]] = {
+        "detection": lambda: detection(options.steps, options.imgsz, options.images),
+        "segmentation": lambda: segmentation(options.steps),
+        "selection": lambda: selection(options.rows),
+    }
+    if unknown := sorted(set(options.parts) - set(measure)):
+        parser.error(f"{', '.join(unknown)}: valid parts are {', '.join(measure)}")
+    result = {part: measure[part]() for part in options.parts}
+    print(json.dumps({**result, "threads": torch.get_num_threads()}, indent=2))
     return 0
 
 

@@ -55,9 +55,9 @@ def main() -> int:
     Console(width=max(110, Console().width)).print(table)
     print(
         f"{time.time() - started:.0f} s. 'short full' is full data for as many images as the agent trained on: the\n"
-        "control that a selection must beat. The columns by kind: share of the images of that kind in the selections of\n"
-        "half the data. A few hundred images and one seed show that everything works and what is selected. They do not\n"
-        f"show which strategy is better. Plots, contact sheets and traces: {folder}"
+        "control that a selection must beat. The columns by kind: share of the images of that kind in the\n"
+        "selections of half the data. A few hundred images and one seed show that everything works and what is\n"
+        f"selected. They do not show which strategy is better. Plots, contact sheets, traces: {folder}"
     )
     return 0
 
