@@ -89,7 +89,8 @@ def config_of(scenes: Path, work_dir: Path, **options: Any) -> Config:
     config.model.data_preprocessor.size = (64, 64)
     merge(config, options)
     config.work_dir = str(work_dir)
-    config.experiment_name = f"test_{next(NUMBER)}"
+    config.experiment_name = config.visualizer.name = f"test_{next(NUMBER)}"  # the host keeps both by name
+    config.default_hooks.logger.interval = 5
     config.log_level = "ERROR"
     return config
 

@@ -1,14 +1,18 @@
 """The Ultralytics adapter on the real toolbox: tiny model, tiny images."""
 
+import inspect
 import itertools
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from ultralytics import YOLO
+from det_runs import TINY, fit, write_model
 from ultralytics.cfg import get_cfg
 from ultralytics.data import build_dataloader, build_yolo_dataset
 from ultralytics.data.utils import check_det_dataset
@@ -25,27 +29,11 @@ from det_seg_agent.det.loader import SelectionLoader
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.trace import read
 
-TINY = {"imgsz": 64, "batch": 8, "device": "cpu", "plots": False, "verbose": False, "seed": 1, "exist_ok": True}
-
 
 @pytest.fixture(scope="module")
 def model_yaml(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """YOLOv8 at an eighth of the n model's width."""
-    import yaml
-    from ultralytics.utils import ROOT
-
-    content = yaml.safe_load((ROOT / "cfg/models/v8/yolov8.yaml").read_text())
-    content["scales"] = {"n": [0.33, 0.0625, 1024]}
-    path = tmp_path_factory.mktemp("model") / "yolov8n.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return str(path)
-
-
-def fit(model_yaml: str, data: str, folder: Path, name: str, trainer: Any, **more: Any) -> Any:
-    model = YOLO(model_yaml)
-    arguments = {**TINY, "data": data, "epochs": 4, "project": str(folder), "name": name, "close_mosaic": 0, **more}
-    model.train(trainer=trainer, **arguments)
-    return model.trainer
+    """A light YOLOv8."""
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 # Signals ------------------------------------------------------------------------------------------------------------
@@ -244,14 +232,18 @@ def test_full_is_the_stock_trainer(model_yaml: str, data_yaml: str, tmp_path: Pa
 
 def test_a_run_counts_steps_and_leaves_everything(model_yaml: str, data_yaml: str, tmp_path: Path) -> None:
     steps: list[int] = []
+    totals: set[tuple[int, int]] = set()
 
     class Counting(AgentDetectionTrainer.configured(ratio=0.4)):  # type: ignore[misc]
         def optimizer_step(self) -> None:
             steps.append(self._batches)
+            bar = next(f.frame.f_locals["pbar"] for f in inspect.stack() if f.function == "_do_train")
+            totals.add((self.epoch, bar.total))
             super().optimizer_step()
 
     trainer = fit(model_yaml, data_yaml, tmp_path, "run", Counting, epochs=6, nbs=24, warmup_epochs=1, plots=True)
     assert trainer.accumulate == 3
+    assert totals == {(0, 6), (1, 3), (2, 3), (3, 3), (4, 3), (5, 6)}, "the progress bar ends where the pass does"
     assert set(steps[6:]) == {3}, "an optimizer step is made of three batches, across passes too"
     history = trainer.selector.history
     assert [row["selected"] for row in history] == [48, 19, 19, 19, 19, 48]
@@ -269,35 +261,6 @@ def test_a_run_counts_steps_and_leaves_everything(model_yaml: str, data_yaml: st
     assert "agent/balance" in rows[0] and len(rows) == 7
     state = torch.load(trainer.save_dir / "weights/agent_last.pt", weights_only=True)
     assert "training" not in state and state["selector"]["pass_index"] == 5
-
-
-@pytest.mark.parametrize("strategy", ["agent", "infobatch"])
-def test_a_stopped_run_goes_on_exactly(model_yaml: str, data_yaml: str, tmp_path: Path, strategy: str) -> None:
-    """Stopped in the fourth epoch of eight, and resumed: the same selections and the same weights."""
-    trainer_class = AgentDetectionTrainer.configured(ratio=0.4, strategy=strategy)
-    more = {"epochs": 8, "nbs": 24, "warmup_epochs": 6, "close_mosaic": 2}
-    whole = fit(model_yaml, data_yaml, tmp_path, "whole", trainer_class, **more)
-
-    class Stop(Exception):
-        pass
-
-    class Stopping(trainer_class):  # type: ignore[misc,valid-type]
-        def optimizer_step(self) -> None:
-            super().optimizer_step()
-            if self.epoch == 3:
-                raise Stop
-
-    with pytest.raises(Stop):
-        fit(model_yaml, data_yaml, tmp_path, "cut", Stopping, **more)
-    model = YOLO(tmp_path / "cut/weights/last.pt")
-    model.train(trainer=AgentDetectionTrainer, resume=True)
-    again = model.trainer
-    one, two = (read(r.save_dir / "trace") for r in (whole, again))
-    assert one is not None and two is not None
-    assert one["selected"].equals(two["selected"]) and one["loss"].equals(two["loss"])
-    a, b = whole.ema.ema.state_dict(), again.ema.ema.state_dict()
-    assert all(torch.equal(a[key], b[key]) for key in a)
-    assert [r["images"] for r in whole.selector.history] == [r["images"] for r in again.selector.history]
 
 
 def test_settings_cannot_change_on_resume(model_yaml: str, data_yaml: str, tmp_path: Path) -> None:
@@ -325,6 +288,22 @@ def test_the_command_line_trains_and_judges(model_yaml: str, scenes: Path, tmp_p
     assert result["judged_on"].endswith("instances_val.json")
     out = capsys.readouterr().out
     assert "saves 25%" in out and "AR_100" in out
+
+
+def test_scalars_reach_tensorboard_where_it_is_on(model_yaml: str, data_yaml: str, tmp_path: Path) -> None:
+    """The host reads its settings once, on import: another process."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = [f"{k}={v}" for k, v in {**TINY, "epochs": 2, "project": tmp_path, "name": "run"}.items()]
+    turn_on = "from ultralytics import settings; settings.update({'tensorboard': True})"
+    train = f"import sys; from det_seg_agent.det.cli import main; sys.exit(main({[*words, f'data={data_yaml}']!r}))"
+    environment = {key: value for key, value in os.environ.items() if "PYTEST" not in key}  # the host looks for it
+    environment["YOLO_CONFIG_DIR"] = str(tmp_path / "settings")
+    for code in (turn_on, train.replace("main([", f"main(['model={model_yaml}', ")):
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, timeout=300)
+    events = EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("agent/images")] == [48, 96]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from adapters import EPOCHS, ITERS
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.structures import PixelData
@@ -19,21 +20,13 @@ from torch.nn import functional as F
 
 from det_seg_agent import ConfigError
 from det_seg_agent.seg import compat
+from det_seg_agent.seg.cli import main
 from det_seg_agent.seg.index import SampleIndex, image_paths
 from det_seg_agent.seg.scaling import passes_of, scale_schedulers, scaled, scaled_interval
 from det_seg_agent.seg.signals import SignalTap, image_signals
+from det_seg_agent.trace import read
 
 FULL = {"agent__strategy": "full"}
-EPOCHS = {
-    "train_cfg": {"_delete_": True, "type": "AgentEpochLoop", "max_epochs": 8, "val_interval": 3},
-    "default_hooks.checkpoint": {"_delete_": True, "type": "CheckpointHook", "interval": 1},
-    "param_scheduler": [{"type": "PolyLR", "power": 0.9, "by_epoch": True, "convert_to_iter_based": True, "end": 8}],
-}
-ITERS = {
-    "train_cfg": {"_delete_": True, "type": "AgentIterLoop", "max_iters": 48, "val_interval": 20},
-    "default_hooks.checkpoint": {"_delete_": True, "type": "CheckpointHook", "by_epoch": False, "interval": 5},
-    "param_scheduler": [{"type": "PolyLR", "power": 0.9, "by_epoch": False, "begin": 0, "end": 48}],
-}
 LOOPS = {"epochs": EPOCHS, "iterations": ITERS}
 
 
@@ -218,7 +211,7 @@ def test_every_pass_walks_exactly_its_selection(scenes: Path, tmp_path: Path, lo
     pipeline[-1]["meta_keys"] = ("img_path", "worker")
     runner, notes = fit(config)
     hook = next(h for h in runner.hooks if type(h).__name__ == "AgentHook")
-    trace = pytest.importorskip("det_seg_agent.trace").read(tmp_path / "trace").to_pydict()
+    trace = read(tmp_path / "trace").to_pydict()
     start, partial = 0, 0
     for p in range(8):
         chosen = {s for s, q, yes in zip(trace["sample"], trace["pass"], trace["selected"]) if yes and q == p}
@@ -264,23 +257,9 @@ def test_the_rule_by_hand() -> None:
     assert warm["end"] == 1500, "the config itself stays"
 
 
+@pytest.mark.parametrize("strategy", ["agent", "full"])
 @pytest.mark.parametrize("loop", LOOPS)
-def test_full_is_the_stock_run(scenes: Path, tmp_path: Path, loop: str) -> None:
-    ours = config_of(scenes, tmp_path / "ours", **LOOPS[loop], **FULL)
-    stock = config_of(scenes, tmp_path / "stock", **LOOPS[loop])
-    stock.custom_hooks = []
-    stock.train_cfg.type = stock.train_cfg.type.replace("Agent", "").replace("Loop", "BasedTrainLoop")
-    kind = "DefaultSampler" if loop == "epochs" else "InfiniteSampler"
-    stock.train_dataloader.sampler = {"type": kind, "shuffle": True}
-    one, notes = fit(ours)
-    two, _ = fit(stock)
-    assert same_weights(one, two)
-    assert len(notes.stream) == 48 and {i for batch in notes.stream[:6] for i in batch} == set(range(48))
-
-
-@pytest.mark.parametrize("strategy", ["agent", "infobatch", "full"])
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_stopped_run_goes_on_exactly(scenes: Path, tmp_path: Path, loop: str, strategy: str) -> None:
+def test_a_resumed_run_sees_the_remaining_stream(scenes: Path, tmp_path: Path, loop: str, strategy: str) -> None:
     """Stopped within a pass, before the next checkpoint; the same stream, and on a CPU the same weights."""
     options = {**LOOPS[loop], "agent__ratio": 0.4, "agent__strategy": strategy, "train_cfg.val_interval": 100}
     whole, notes = fit(config_of(scenes, tmp_path / "whole", **options))
@@ -292,9 +271,6 @@ def test_a_stopped_run_goes_on_exactly(scenes: Path, tmp_path: Path, loop: str, 
     assert loop == "epochs" or saved == (15 if strategy == "full" else 16)
     assert second.stream == notes.stream[saved:]
     assert same_weights(whole, again)
-    for name in ("selected", "loss"):
-        one, two = (pytest.importorskip("det_seg_agent.trace").read(tmp_path / w / "trace") for w in ("whole", "cut"))
-        assert one[name].equals(two[name])
 
 
 def test_validation_leaves_the_random_streams_alone(scenes: Path, tmp_path: Path) -> None:
@@ -310,16 +286,12 @@ def test_validation_leaves_the_random_streams_alone(scenes: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"agent__ratio": 1.5}, "agent.ratio=1.5"),
-        ({"agent__ratios": 0.5}, "Did you mean agent.ratio"),
-        ({"agent__strategy": "magic"}, "infobatch"),
-        ({"agent__options": {"lrr": 1}}, "Did you mean agent.options.lr"),
         ({"train_dataloader__sampler__type": "InfiniteSampler"}, "AgentSampler"),
         ({"custom_hooks": []}, "AgentHook"),
         ({"train_cfg": {"_delete_": True, "type": "IterBasedTrainLoop", "max_iters": 4}}, "AgentIterLoop"),
     ],
 )
-def test_wrong_settings_stop_before_training(scenes: Path, tmp_path: Path, options: dict, message: str) -> None:
+def test_wrong_configs_stop_before_training(scenes: Path, tmp_path: Path, options: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         fit(config_of(scenes, tmp_path, **{**ITERS, **options}))
     assert not list(tmp_path.glob("*.pth"))
@@ -339,6 +311,54 @@ def test_a_resume_that_cannot_be_exact_is_refused(scenes: Path, tmp_path: Path) 
     with pytest.raises(ConfigError, match="load_from"):
         fit(config_of(scenes, tmp_path, **ITERS, agent__ratio=0.4, resume=True, load_from=str(path)))
     fit(config_of(scenes, tmp_path / "new", **ITERS, agent__ratio=0.5, load_from=str(path)))
+
+
+# Command line -------------------------------------------------------------------------------------------------------
+
+
+def words_of(scenes: Path, **more: Any) -> list[str]:
+    settings = {f"{name}_dataloader.dataset.data_root": scenes for name in ("train", "val", "test")}
+    settings |= {"train_cfg.max_iters": 12, "train_cfg.val_interval": 6, "param_scheduler.0.end": 12}
+    settings |= {"experiment_name": "cli", "visualizer.name": "cli", "log_level": "ERROR", **more}
+    return ["--cfg-options", *(f"{key}={value}" for key, value in settings.items())]
+
+
+def test_the_command_line_trains_resumes_and_judges(scenes: Path, tmp_path: Path, capsys: Any) -> None:
+    words = [str(CONFIG), "--work-dir", str(tmp_path)]
+    assert main([*words, *words_of(scenes, **{"agent.ratio": 0.5, "agent.final_full": 0})]) == 0
+    result = json.loads((tmp_path / "metrics.json").read_text())
+    assert result["images_trained"] == 72 and result["full_images_trained"] == 96 and result["budget"] == 0.75
+    assert len(result["iou"]["by_class"]) == 5 and 0 < result["iou"]["mIoU"] <= result["iou"]["aAcc"]
+    assert "saves 25%" in capsys.readouterr().out
+    assert main([*words, "--resume", *words_of(scenes, **{"agent.ratio": 0.6})]) == 2
+    assert "cannot change on resume" in capsys.readouterr().err
+
+
+def test_by_class_figures_average_to_the_hosts(scenes: Path, tmp_path: Path) -> None:
+    fit(config_of(scenes, tmp_path, **ITERS, agent__ratio=0.4))
+    iou = json.loads((tmp_path / "metrics.json").read_text())["iou"]
+    for figure in ("IoU", "Acc"):
+        values = [row[figure] for row in iou["by_class"].values() if figure in row]
+        assert sum(values) / len(values) == pytest.approx(iou[f"m{figure}"], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere.py"], "nowhere.py"),
+        (["stock.py"], "AgentHook"),
+        ([str(CONFIG), "--cfg-options", "agent.ratio=2"], "agent.ratio=2"),
+        ([str(CONFIG), "--amp", "--cfg-options", "optim_wrapper.type=Other"], "--amp"),
+    ],
+)
+def test_wrong_input_stops_at_once(words: list[str], message: str, scenes: Path, tmp_path: Path, capsys: Any) -> None:
+    if words == ["stock.py"]:
+        words = [str(tmp_path / "stock.py")]
+        Path(words[0]).write_text("_base_ = 'mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py'")
+    if "--cfg-options" in words:
+        words = [*words, *words_of(scenes)[1:]]
+    assert main([*words[:1], "--work-dir", str(tmp_path), *words[1:]]) == 2
+    assert message in capsys.readouterr().err
 
 
 # Families, configs, compatibility -----------------------------------------------------------------------------------

@@ -25,15 +25,15 @@ def main() -> int:
     """Train eight times and print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--epochs", type=int, default=16, help="of detection on full data")
-    parser.add_argument("--iters", type=int, default=440, help="of segmentation on full data")
+    parser.add_argument("--epochs", type=int, default=14, help="of detection on full data")
+    parser.add_argument("--iters", type=int, default=840, help="of segmentation on full data")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")  # the hosts' own deprecations
     folder = options.folder.resolve()
     data = write_scenes(folder / "scenes")
     kind_of = kinds(data)
-    table = Table(title=f"{len(kind_of)} embedded scenes, 128 px, from scratch, one seed, ratio {RATIO}")
+    table = Table(title=f"{len(kind_of)} embedded scenes, from scratch, one seed, ratio {RATIO}")
     for column in ("task", "strategy", "", "images", "budget", "seconds", *dict.fromkeys(kind_of.values())):
         table.add_column(column, justify="left" if column == "task" else "right", no_wrap=True)
     started = time.time()
@@ -81,7 +81,7 @@ def segment(run: Path, data: Path, iterations: int, strategy: str, seed: int) ->
         "train_dataloader.dataset.data_root": data, "val_dataloader.dataset.data_root": data,
         "test_dataloader.dataset.data_root": data, "train_cfg.max_iters": iterations,
         "train_cfg.val_interval": iterations, "param_scheduler.0.end": iterations, "randomness.seed": seed,
-        "agent.strategy": strategy, "agent.ratio": RATIO, "experiment_name": run.name,
+        "agent.strategy": strategy, "agent.ratio": RATIO, "experiment_name": run.name, "visualizer.name": run.name,
         "log_level": "WARNING",  # the host's log begins with hundreds of lines of configuration
     }  # fmt: skip
     words = [f"{key}={value}" for key, value in settings.items()]

@@ -2,7 +2,7 @@
 # Nine pixels in ten are background, hence the class weights: a short run would learn nothing else.
 _base_ = ["mmseg::_base_/default_runtime.py", "./_base_/agent.py"]
 classes = ("background", "disc", "square", "triangle", "star")
-crop_size = (128, 128)
+crop_size = (96, 96)
 norm = dict(type="BN", requires_grad=True)
 head = dict(
     in_channels=[16, 32, 64, 128],
@@ -75,7 +75,7 @@ train_dataloader = dict(
         pipeline=[
             dict(type="LoadImageFromFile"),
             dict(type="LoadAnnotations"),
-            dict(type="RandomResize", scale=(160, 160), ratio_range=(0.8, 1.5), keep_ratio=True),
+            dict(type="RandomResize", scale=(128, 128), ratio_range=(0.8, 1.1), keep_ratio=True),
             dict(type="RandomCrop", crop_size=crop_size),
             dict(type="RandomFlip", prob=0.5),
             dict(type="PackSegInputs"),
@@ -96,9 +96,9 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
 test_evaluator = val_evaluator
-optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=0.006, weight_decay=0.01))
-param_scheduler = [dict(type="PolyLR", eta_min=1e-5, power=0.9, begin=0, end=440, by_epoch=False)]
-train_cfg = dict(type="AgentIterLoop", max_iters=440, val_interval=440)
+optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=0.004, weight_decay=0.01))
+param_scheduler = [dict(type="PolyLR", eta_min=1e-5, power=0.9, begin=0, end=840, by_epoch=False)]
+train_cfg = dict(type="AgentIterLoop", max_iters=840, val_interval=840)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 default_hooks = dict(

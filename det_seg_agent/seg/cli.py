@@ -37,7 +37,7 @@ def load_config(options: argparse.Namespace) -> Any:
     """
     from mmengine.config import Config
 
-    if "::" not in options.config and not Path(options.config).is_file():
+    if not Path(options.config).is_file():
         raise ConfigError(f"config {options.config}: there is no such file.")
     config = Config.fromfile(options.config)
     config.launcher = options.launcher
