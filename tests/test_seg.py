@@ -232,8 +232,8 @@ def test_iterations_follow_the_budget_and_schedules_with_them(scenes: Path, tmp_
     assert len(notes.stream) == runner.max_iters == 30
     assert len(full.stream) == 48 and full.validated == [20, 40, 48]
     assert notes.validated == [13, 26, 30], "as often as the recipe validates"
-    assert notes.rates == pytest.approx([0.002 * (1 - i / 29) ** 0.9 for i in range(30)])
-    assert full.rates == pytest.approx([0.002 * (1 - i / 47) ** 0.9 for i in range(48)])
+    assert notes.rates == pytest.approx([0.004 * (1 - i / 29) ** 0.9 for i in range(30)])
+    assert full.rates == pytest.approx([0.004 * (1 - i / 47) ** 0.9 for i in range(48)])
     assert {p.name for p in (tmp_path / "agent").glob("iter_*.pth")} == {f"iter_{4 * i}.pth" for i in range(1, 8)} | {
         "iter_30.pth"
     }
