@@ -5,7 +5,7 @@ and keep beside it where each sample's pixels went: `labels["shown"]`, a list of
 The share that is credited to a sample is the area of its corners inside the image, times its blend weight.
 Copy-paste leaves the credit with the image that is pasted into.
 
-Written for ultralytics 8.4.120 to 8.4.190: `get_params` of these classes, and keys that survive Mosaic.
+Written for ultralytics 8.4.190: `get_params` of these classes, and keys that survive Mosaic.
 """
 
 from typing import Any

@@ -204,7 +204,7 @@ class AgentDetectionTrainer(DetectionTrainer):
 
 
 def stock_dataset_replaced(loader: Any, dataset: IndexedDataset) -> None:
-    """Let the host's own loader read from `dataset` (ultralytics 8.4.120 to 8.4.190).
+    """Let the host's own loader read from `dataset` (ultralytics 8.4.190).
 
     `DataLoader` forbids to set `dataset` once it is built, and the host builds its loader and its data set in one
     function; its sampler only asks for the length, which stays.
@@ -215,7 +215,7 @@ def stock_dataset_replaced(loader: Any, dataset: IndexedDataset) -> None:
 
 
 def set_progress_total(total: int) -> None:
-    """Set the total of the host's progress bar to this pass's batches (ultralytics 8.4.120 to 8.4.190).
+    """Set the total of the host's progress bar to this pass's batches (ultralytics 8.4.190).
 
     The bar is a local variable of the host's `_do_train`, made with the length that the loader had at the start. It
     is found in the calling frames; where it is not, the bar just ends early.

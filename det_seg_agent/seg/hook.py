@@ -206,8 +206,10 @@ class AgentHook(Hook):
         self._tap.signals, self._tap.weights = None, None
         weights = self.selector.selection.weights
         if weights is not None:
-            place = torch.searchsorted(self.selector.selection.indices, self._shown)
-            self._tap.weights = weights[place.clamp(max=len(weights) - 1)]
+            chosen = self.selector.selection.indices
+            place = torch.searchsorted(chosen, self._shown).clamp(max=len(chosen) - 1)
+            # the host may show another image for a broken one, selected or not
+            self._tap.weights = torch.where(chosen[place] == self._shown, weights[place], 1.0)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Take the batch's signals, and end the pass where the loop counts iterations."""
