@@ -13,9 +13,9 @@ def gather_signals(signals: Signals) -> Signals:
 
     A collective: every rank must call it, once a pass.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return signals
     parts: list[Signals] = gather_objects(signals)
+    if len(parts) == 1:
+        return signals
     parts = [part for part in parts if len(part)] or parts[:1]
     step = torch.cat([part.step for part in parts])
     offsets = torch.tensor([0, *[len(part) for part in parts]]).cumsum(0).tolist()
