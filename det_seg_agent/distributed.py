@@ -28,6 +28,7 @@ def gather_signals(signals: Signals) -> Signals:
     return Signals(
         torch.cat([part.loss for part in parts])[order],
         torch.cat([part.entropy for part in parts])[order],
+        torch.cat([part.sufficiency for part in parts])[order],
         torch.cat([part.features for part in parts])[order],
         step[order],
         torch.cat([part.index for part in parts])[credit],

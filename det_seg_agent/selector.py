@@ -124,9 +124,10 @@ class Selector:
         features: Tensor,
         image: Tensor | None = None,
         share: Tensor | None = None,
+        sufficiency: Tensor | None = None,
     ) -> None:
         """Take the signals of a mini-batch; see `SignalBuffer.add`. Nothing is synchronised with the device."""
-        self.buffer.add(loss, entropy, features, index, image, share)
+        self.buffer.add(loss, entropy, features, index, image, share, sufficiency)
 
     def gather(self) -> None:
         """Bring the signals so far together from all ranks, so that `state_dict` on one of them holds the pass so far.

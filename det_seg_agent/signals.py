@@ -15,6 +15,8 @@ class Signals:
     Attributes:
         loss: (I,) float32, training loss of each image.
         entropy: (I,) float32 in [0, 1], predictive entropy of each image.
+        sufficiency: (I,) float32 in [0, 1], min of precision and recall on each image (AFSS, arXiv 2603.17684); NaN
+            where a loop does not tell it.
         features: (I, F) float16, feature vector of each image.
         step: (I,) int64, the mini-batch that the image was in, rising within a pass.
         index: (C,) int64, dataset index that a credit goes to.
@@ -24,6 +26,7 @@ class Signals:
 
     loss: Tensor
     entropy: Tensor
+    sufficiency: Tensor
     features: Tensor
     step: Tensor
     index: Tensor
@@ -41,6 +44,7 @@ class Signals:
         return Signals(
             self.loss[rows],
             self.entropy[rows],
+            self.sufficiency[rows],
             self.features[rows],
             self.step[rows],
             self.index[credits],
@@ -59,18 +63,21 @@ def join(parts: list[Signals]) -> Signals:
         step.append(part.step + steps)
         image.append(part.image + images)
         images, steps = images + len(part), steps + int(part.step[-1]) + 1
-    columns = {name: torch.cat([getattr(p, name) for p in parts]) for name in ("loss", "entropy", "features")}
+    columns = {
+        name: torch.cat([getattr(p, name) for p in parts]) for name in ("loss", "entropy", "sufficiency", "features")
+    }
     credits = {name: torch.cat([getattr(p, name) for p in parts]) for name in ("index", "share")}
     return Signals(**columns, **credits, step=torch.cat(step), image=torch.cat(image))
 
 
 @dataclass(frozen=True)
 class SampleSignals:
-    """Signals of U distinct samples: `index` (U,) int64, rising; `loss`, `entropy` (U,), `features` (U, F) float32."""
+    """Signals of U distinct samples, as in `Signals`: `index` (U,) int64, rising; the rest float32, (U,) or (U, F)."""
 
     index: Tensor
     loss: Tensor
     entropy: Tensor
+    sufficiency: Tensor
     features: Tensor
 
     def __len__(self) -> int:
@@ -79,7 +86,7 @@ class SampleSignals:
     @classmethod
     def cat(cls, parts: "list[SampleSignals]") -> "SampleSignals":
         """Return the rows of all parts, in order."""
-        return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in ("index", "loss", "entropy", "features")))
+        return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in cls.__dataclass_fields__))
 
 
 def per_sample(signals: Signals) -> SampleSignals:
@@ -93,7 +100,8 @@ def per_sample(signals: Signals) -> SampleSignals:
         part.mul_(share if values.dim() == 1 else share[:, None])
         return torch.zeros(len(index), *values.shape[1:]).index_add_(0, row, part)
 
-    return SampleSignals(index, mean(signals.loss), mean(signals.entropy), mean(signals.features))
+    columns = (signals.loss, signals.entropy, signals.sufficiency, signals.features)
+    return SampleSignals(index, *map(mean, columns))
 
 
 @dataclass
@@ -121,6 +129,7 @@ class SignalBuffer:
         index: Tensor,
         image: Tensor | None = None,
         share: Tensor | None = None,
+        sufficiency: Tensor | None = None,
     ) -> None:
         """Take the signals of one mini-batch of B images; arguments as in `Signals`, any float dtype, any device.
 
@@ -131,12 +140,15 @@ class SignalBuffer:
             image = torch.arange(images, device=loss.device)
         if share is None:
             share = torch.ones(len(index), device=loss.device)
+        if sufficiency is None:
+            sufficiency = torch.full((images,), float("nan"), device=loss.device)
         step = torch.full((images,), self._step, dtype=torch.int64, device=loss.device)
         compact = self.projector(features.detach().float()).half()
         self._device.append(
             (
                 loss.detach().float(),
                 entropy.detach().float(),
+                sufficiency.detach().float(),
                 compact,
                 step,
                 index.to(loss.device, torch.int64, non_blocking=True),
@@ -174,7 +186,7 @@ class SignalBuffer:
 def empty_signals(features: int) -> Signals:
     """Return the signals of no image."""
     none, ids = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
-    return Signals(none, none, torch.zeros(0, features, dtype=torch.float16), ids, ids, ids, none)
+    return Signals(none, none, none, torch.zeros(0, features, dtype=torch.float16), ids, ids, ids, none)
 
 
 def finite(signals: Signals) -> tuple[Signals, int]:
@@ -189,6 +201,7 @@ def finite(signals: Signals) -> tuple[Signals, int]:
         Signals(
             signals.loss[good],
             signals.entropy[good],
+            signals.sufficiency[good],
             signals.features[good],
             signals.step[good],
             signals.index[kept],

@@ -10,24 +10,26 @@ from det_seg_agent.signals import SampleSignals
 
 
 class ScoreTable:
-    """What is known of every sample, as columns of length `num_samples`, 24 bytes a sample.
+    """What is known of every sample, as columns of length `num_samples`, 28 bytes a sample.
 
     Attributes:
         score: float32, last score that the strategy gave; NaN before the first.
         loss: float32, loss at last sight; NaN before the first.
         entropy: float32 in [0, 1], entropy at last sight; NaN before the first.
+        sufficiency: float32 in [0, 1], min of precision and recall at last sight; NaN before, or where nobody tells it.
         seen: int32, passes that showed the sample.
         last_pass: int32, last pass that showed it; -1 before the first.
         selected: int32, passes that selected it.
     """
 
-    COLUMNS = ("score", "loss", "entropy", "seen", "last_pass", "selected")
+    COLUMNS = ("score", "loss", "entropy", "sufficiency", "seen", "last_pass", "selected")
 
     def __init__(self, num_samples: int):
         nan = float("nan")
         self.score = torch.full((num_samples,), nan)
         self.loss = torch.full((num_samples,), nan)
         self.entropy = torch.full((num_samples,), nan)
+        self.sufficiency = torch.full((num_samples,), nan)
         self.seen = torch.zeros(num_samples, dtype=torch.int32)
         self.last_pass = torch.full((num_samples,), -1, dtype=torch.int32)
         self.selected = torch.zeros(num_samples, dtype=torch.int32)
@@ -39,6 +41,7 @@ class ScoreTable:
         """Take the signals that pass `pass_index` gave of distinct samples."""
         self.loss[signals.index] = signals.loss
         self.entropy[signals.index] = signals.entropy
+        self.sufficiency[signals.index] = signals.sufficiency
         self.seen[signals.index] += (self.last_pass[signals.index] != pass_index).int()
         self.last_pass[signals.index] = pass_index
 

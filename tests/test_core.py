@@ -26,7 +26,8 @@ def feed(
     selector: Selector, features: torch.Tensor, loss: torch.Tensor, entropy: torch.Tensor, batch: int = 16
 ) -> None:
     for rows in torch.tensor(list(selector.sampler)).split(batch):
-        selector.observe(rows, loss[rows], entropy[rows], features[rows])
+        enough = (1 - entropy[rows]).clamp(0, 1)
+        selector.observe(rows, loss[rows], entropy[rows], features[rows], sufficiency=enough)
 
 
 def run(selector: Selector, passes: range, n: int = 120) -> list[torch.Tensor]:

@@ -63,7 +63,7 @@ def test_per_image_losses_average_to_the_decode_loss() -> None:
     tap = SignalTap(model, weighted=False)
     losses = model(**batch_of(4, label_size=16), mode="loss")
     assert tap.signals is not None
-    loss, entropy, features = tap.signals
+    loss, entropy, features, _ = tap.signals
     assert loss.mean().item() == pytest.approx(losses["decode.loss_ce"].item(), rel=1e-5)
     assert features.shape == (4, 16 + 32 + 64 + 128) and ((entropy > 0) & (entropy <= 1)).all()
 
@@ -99,7 +99,7 @@ def test_entropy_and_loss_by_hand() -> None:
     logits = p.log().view(1, 3, 1, 1).repeat(2, 1, 2, 2)
     logits[0, :, 1] = torch.tensor([9.0, 0, 0]).view(3, 1)  # these two pixels are ignored
     label = torch.tensor([[[0, 1], [255, 255]], [[255, 255], [255, 255]]])
-    loss, entropy = image_signals(logits, label, 255)
+    loss, entropy, _ = image_signals(logits, label, 255)
     assert loss[0].item() == pytest.approx(-(math.log(0.7) + math.log(0.2)) / 2, rel=1e-5)
     assert entropy[0].item() == pytest.approx(-(p * p.log()).sum().item() / math.log(3), rel=1e-5)
     assert loss[1].isnan() and entropy[1].isnan(), "an image without a valid pixel tells nothing"
@@ -109,7 +109,7 @@ def test_entropy_and_loss_by_hand() -> None:
 
 def test_one_channel_is_a_sigmoid() -> None:
     logits = torch.full((1, 1, 2, 2), 0.4)
-    loss, entropy = image_signals(logits, torch.ones(1, 2, 2, dtype=torch.int64), 255)
+    loss, entropy, _ = image_signals(logits, torch.ones(1, 2, 2, dtype=torch.int64), 255)
     p = torch.sigmoid(torch.tensor(0.4))
     assert loss.item() == pytest.approx(-p.log().item(), rel=1e-5)
     binary = -(p * p.log() + (1 - p) * (1 - p).log()) / math.log(2)

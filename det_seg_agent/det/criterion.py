@@ -9,6 +9,7 @@ from ultralytics.utils.loss import BboxLoss, v8DetectionLoss
 from ultralytics.utils.metrics import bbox_iou
 from ultralytics.utils.tal import bbox2dist
 
+from det_seg_agent.det.sufficiency import SufficiencyTap
 from det_seg_agent.errors import ConfigError
 
 PLACES = 100  # anchors of an image that its entropy is the mean over
@@ -18,7 +19,14 @@ class Sink(Protocol):
     """Where signals go; see `SignalBuffer.add`."""
 
     def __call__(
-        self, index: Tensor, loss: Tensor, entropy: Tensor, features: Tensor, image: Tensor, share: Tensor
+        self,
+        index: Tensor,
+        loss: Tensor,
+        entropy: Tensor,
+        features: Tensor,
+        image: Tensor,
+        share: Tensor,
+        sufficiency: Tensor | None,
     ) -> None: ...
 
 
@@ -117,6 +125,7 @@ class SignalCriterion:
         self.bce = stock.bce = ImageBce(reduction="none")
         box_loss = ImageBboxLoss(stock.reg_max).to(stock.device)
         self.box_loss = stock.bbox_loss = box_loss
+        self.sufficiency = SufficiencyTap(stock.assigner)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "stock":
@@ -144,7 +153,8 @@ class SignalCriterion:
         loss = self.parts().sum(1) * len(batch["img"])
         entropy = entropy_of(preds["scores"], self.box_loss.foreground)
         features = torch.cat([level.detach().float().mean((2, 3)) for level in preds["feats"]], 1)
-        self.sink(batch["credit_index"], loss, entropy, features, batch["credit_image"], batch["credit_share"])
+        credits = batch["credit_image"], batch["credit_share"]
+        self.sink(batch["credit_index"], loss, entropy, features, *credits, self.sufficiency.take())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
         return None

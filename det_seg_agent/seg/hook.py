@@ -215,7 +215,8 @@ class AgentHook(Hook):
         """Take the batch's signals, and end the pass where the loop counts iterations."""
         self.done += 1
         if self._tap.signals is not None:
-            self.selector.observe(self._shown, *self._tap.signals)
+            loss, entropy, features, enough = self._tap.signals
+            self.selector.observe(self._shown, loss, entropy, features, sufficiency=enough)
         if self._by_iterations:
             if self.done >= self.iterations_of(self.selector.pass_index):
                 self.end_pass(runner)

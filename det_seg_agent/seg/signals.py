@@ -12,10 +12,11 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.seg.sufficiency import sufficiency
 
 
-def image_signals(logits: Tensor, label: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Return each image's mean cross-entropy over valid pixels, and their mean entropy over ln(classes).
+def image_signals(logits: Tensor, label: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each image's mean cross-entropy over valid pixels, their mean entropy over ln(classes), and sufficiency.
 
     Args:
         logits: (B, C, h, w) of the decode head, before up-sampling, any float dtype; C = 1 is a sigmoid's.
@@ -23,7 +24,7 @@ def image_signals(logits: Tensor, label: Tensor, ignore_index: int) -> tuple[Ten
         ignore_index: label that does not count.
 
     Returns:
-        (B,) and (B,) float32, the entropy in [0, 1]; NaN for an image without a valid pixel.
+        Three (B,) float32, entropy and `sufficiency` in [0, 1]; the first two NaN for an image without a valid pixel.
     """
     with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
         logits = logits.detach().float()
@@ -37,7 +38,8 @@ def image_signals(logits: Tensor, label: Tensor, ignore_index: int) -> tuple[Ten
         log_p = logits.log_softmax(1)
         chosen = log_p.gather(1, label.masked_fill(~valid, 0)[:, None])[:, 0]
         entropy = -(log_p.exp() * log_p).sum(1) / math.log(logits.shape[1])
-        return -(chosen * valid).sum((1, 2)) / count, (entropy * valid).sum((1, 2)) / count
+        enough = sufficiency(log_p.argmax(1), label, valid, logits.shape[1])
+        return -(chosen * valid).sum((1, 2)) / count, (entropy * valid).sum((1, 2)) / count, enough
 
 
 def pooled(features: Any, wanted: Any) -> Tensor:
@@ -112,13 +114,13 @@ class SignalTap:
         weighted: whether losses are to be scaled by image.
 
     Attributes:
-        signals: loss (B,), entropy (B,) and features (B, F) of the last training forward, on its device.
+        signals: loss (B,), entropy (B,), features (B, F), sufficiency (B,) of the last training forward.
         weights: (B,) factors of the losses of the next forward, or None.
     """
 
     def __init__(self, model: Any, weighted: bool):
         check_model(model, weighted)
-        self.signals: tuple[Tensor, Tensor, Tensor] | None = None
+        self.signals: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         self.weights: Tensor | None = None
         self._head, self._logits, self._features = model.decode_head, None, None
         encoder = model.neck if model.with_neck else model.backbone
@@ -147,8 +149,8 @@ class SignalTap:
         mode = kwargs.get("mode", args[2] if len(args) > 2 else "tensor")
         if mode == "loss" and self._logits is not None and self._features is not None:
             label = torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in samples])
-            loss, entropy = image_signals(self._logits, label, self._head.ignore_index)
-            self.signals = loss, entropy, pooled(self._features, self._head.in_index)
+            loss, entropy, enough = image_signals(self._logits, label, self._head.ignore_index)
+            self.signals = loss, entropy, pooled(self._features, self._head.in_index), enough
         self._logits = self._features = None
 
     def _weigh(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:

@@ -1,5 +1,6 @@
 """The strategies; importing this package registers them."""
 
+from det_seg_agent.strategies.afss import Afss
 from det_seg_agent.strategies.agent import Agent
 from det_seg_agent.strategies.base import (
     NoOptions,
@@ -14,6 +15,7 @@ from det_seg_agent.strategies.infobatch import InfoBatch
 from det_seg_agent.strategies.simple import Full, Random, TopEntropy, TopLoss
 
 __all__ = [
+    "Afss",
     "Agent",
     "Full",
     "InfoBatch",

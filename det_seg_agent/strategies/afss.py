@@ -1,0 +1,76 @@
+"""AFSS: review what is learned, train on what is not (arXiv 2603.17684), at a given ratio."""
+
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from det_seg_agent.errors import StateError
+from det_seg_agent.seeding import generator
+from det_seg_agent.strategies.base import Request, Selection, Strategy, register
+
+
+class AfssOptions(BaseModel):
+    """The published rule's figures."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    easy: float = Field(0.85, ge=0, le=1, description="sufficiency above which a sample is easy")
+    moderate: float = Field(0.55, ge=0, le=1, description="sufficiency from which a sample is moderate")
+    easy_share: float = Field(0.02, ge=0, le=1, description="share of the easy samples in a pass")
+    moderate_share: float = Field(0.4, ge=0, le=1, description="share of the moderate samples in a pass")
+    easy_review: int = Field(10, ge=1, description="passes unseen after which an easy sample is reviewed")
+    moderate_review: int = Field(3, ge=1, description="passes unseen after which a moderate sample is reviewed")
+
+
+@register("afss")
+class Afss(Strategy):
+    """Samples in three levels of sufficiency, min(precision, recall): hard ones all, the others in turns.
+
+    The published rule lets the budget follow from the levels; here it is given. Places go in this order, at random
+    within each: reviews that are due, the moderate share, the easy share, the hard ones; what is left of the budget
+    goes to the remaining samples, least sufficient first. Sufficiency is that of the last training forward that showed
+    a sample, augmented as it was; the paper refreshes it by extra inference every five epochs.
+    """
+
+    Options: ClassVar[type[BaseModel]] = AfssOptions
+    options: AfssOptions
+
+    def select(self, request: Request) -> Selection:
+        """Return exactly `count` samples.
+
+        Raises:
+            StateError: if no loop told a sufficiency.
+        """
+        o, table = self.options, self.table
+        seen = table.last_pass >= 0
+        if bool(seen.any()) and not bool(table.sufficiency[seen].isfinite().any()):
+            raise StateError(
+                "agent.strategy='afss' needs a sufficiency of each image, and this loop tells none: pass `sufficiency` "
+                "to `Selector.observe`, or take another strategy."
+            )
+        known = table.sufficiency.nan_to_num(nan=0.0)  # never seen, or broken: as hard ones
+        table.score = 1 - known
+        easy = known > o.easy
+        moderate = (known >= o.moderate) & ~easy
+        chance = torch.rand(len(table), generator=generator(self.seed, "afss", request.pass_index))
+        unseen = request.pass_index - 1 - table.last_pass.long()  # passes since the last sight
+        due = (easy & (unseen >= o.easy_review)) | (moderate & (unseen >= o.moderate_review))
+        level = torch.full((len(table),), 3.0)
+        level[~easy & ~moderate] = 2
+        level[self._share(moderate & ~due, moderate, due, o.moderate_share, chance)] = 1
+        level[self._share(easy & ~due, easy, due, o.easy_share, chance)] = 1
+        level[due] = 0
+        rest = torch.where(level == 3, known, 0.0)
+        order = chance.argsort()
+        for key in (rest, level):  # stable: by level, then sufficiency among the rest, then chance
+            order = order[key[order].argsort(stable=True)]
+        return Selection(order[: request.count].sort().values)
+
+    @staticmethod
+    def _share(free: Tensor, level: Tensor, due: Tensor, share: float, chance: Tensor) -> Tensor:
+        """Return indices of `free` samples that fill `share` of a level beside those that are due."""
+        count = max(0, round(share * int(level.sum())) - int((level & due).sum()))
+        index = free.nonzero().squeeze(1)
+        return index[chance[index].argsort()[:count]]
