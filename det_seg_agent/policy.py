@@ -40,6 +40,11 @@ class BetaPolicy(nn.Module):
         return self.critic(state).squeeze(1)
 
     @torch.no_grad()
+    def mean(self, state: Tensor) -> Tensor:
+        """Return the mean action (B,) in (0, 1)."""
+        return self.distribution(state).mean
+
+    @torch.no_grad()
     def act(self, state: Tensor, draw: torch.Generator) -> Tensor:
         """Draw actions (B,) in (0, 1) from the generator: a Beta draw is one of two Gamma draws over their sum."""
         concentration = F.softplus(self.actor(state)) + 1

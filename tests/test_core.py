@@ -10,12 +10,14 @@ import torch
 
 from det_seg_agent import ConfigError, Selection, SelectionSampler, Selector, Settings, StateError, Strategy, register
 from det_seg_agent.features import Projector
+from det_seg_agent.levels import Levels
 from det_seg_agent.ppo import gae
 from det_seg_agent.rewards import RunningNorm, balance, paper_difficulty, quality, robust_scale
 from det_seg_agent.schedule import Schedule
 from det_seg_agent.settings import parse
-from det_seg_agent.signals import SignalBuffer, per_sample
-from det_seg_agent.strategies import Request, strategy_names
+from det_seg_agent.signals import SampleSignals, SignalBuffer, per_sample
+from det_seg_agent.strategies import Agent, Request, strategy_names
+from det_seg_agent.strategies.agent import AgentOptions, rates
 from det_seg_agent.table import ScoreTable
 from det_seg_agent.trace import Trace, read
 
@@ -240,8 +242,49 @@ def test_a_users_own_strategy_joins_from_outside() -> None:
     assert len(selector.begin_pass(1)) == 3
 
 
+@pytest.mark.parametrize(("count", "floor"), [(50, 0.1), (99, 0.1), (1, 0.1), (100, 0.0), (30, 0.9)])
+def test_rates_add_up_and_keep_their_order(count: int, floor: float) -> None:
+    weight = torch.rand(100, generator=torch.Generator().manual_seed(0)) ** 4
+    rate = rates(weight, count, floor)
+    assert rate.sum().item() == pytest.approx(count, rel=1e-4)
+    assert rate.min() >= min(floor, count / 100) - 1e-6 and rate.max() <= 1
+    order = weight.argsort()
+    assert bool((rate[order].diff() >= -1e-6).all())
+
+
+def test_samples_come_round_at_their_rates() -> None:
+    n, passes = 200, 60
+    table = ScoreTable(n)
+    table.last_pass[:] = 0
+    table.score = torch.linspace(0.05, 0.95, n)
+    agent = Agent(table, 0, AgentOptions(floor=0.1))
+    times, last, gap = torch.zeros(n), torch.zeros(n), torch.zeros(n)
+    for p in range(1, passes + 1):
+        chosen = agent.select(Request(p, passes, 80, 0.4)).indices
+        assert len(chosen.unique()) == 80
+        gap[chosen] = torch.maximum(gap[chosen], p - last[chosen])
+        last[chosen] = p
+        times[chosen] += 1
+    rate = rates(table.score, 80, 0.1)
+    assert (times - rate * passes).abs().max() <= 1.5
+    assert bool((gap <= 1 / rate + 4).all()), "nobody waits much longer than its rate says"
+
+
+def test_levels_compare_within_a_pass_and_average_over_sights() -> None:
+    levels = Levels(6, memory=0.5)
+    index = torch.arange(5)
+    loss = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0])
+    unknown = torch.full((5,), float("nan"))
+    levels.update(SampleSignals(index, loss, loss, unknown, torch.zeros(5, 2)))
+    first = levels.known(index)
+    assert first[2, 0] == 0.5 and first[0, 0] == 0 and first[4, 1] == 1 and bool((first[:, 2] == 0.5).all())
+    levels.update(SampleSignals(index, 100 * loss.flip(0), loss, unknown, torch.zeros(5, 2)))
+    assert torch.allclose(levels.known(index)[:, 0], torch.full((5,), 0.5), atol=1e-3)
+    assert levels.inputs(torch.tensor([5])).tolist() == [[0, 0, 0]]
+
+
 def test_long_unseen_samples_are_reviewed() -> None:
-    selector = Selector(100, 40, ratio=0.2, options={"review_after": 2, "review_share": 0.25})
+    selector = Selector(100, 40, ratio=0.2, options={"pick": "top", "review_after": 2, "review_share": 0.25})
     chosen = run(selector, range(12), 100)
     assert len(torch.cat(chosen[1:]).unique()) > 60
 

@@ -220,6 +220,8 @@ def evaluate(weights: Path, data: str, val_json: Path | None, **arguments: Any) 
         return dict.fromkeys(NAMES, 0.0)
     truth = read_json(val_json) if val_json else truth_of_labels(kept["data"], kept["names"])
     ids = match_images(truth["images"], [str(file) for file in kept["data"].im_files], val_json)
+    if arguments.get("single_cls"):
+        truth = one_category(truth)
     category = match_categories(truth["categories"], kept["names"], val_json)
     predictions = [
         {
@@ -232,6 +234,12 @@ def evaluate(weights: Path, data: str, val_json: Path | None, **arguments: Any) 
         if p["category_id"] in category
     ]
     return coco_metrics(truth, predictions, ids.values())
+
+
+def one_category(truth: dict[str, Any]) -> dict[str, Any]:
+    """Return a COCO JSON whose objects are all of one category, as the host's `single_cls` trains them."""
+    annotations = [{**a, "category_id": 1} for a in truth["annotations"]]
+    return {**truth, "annotations": annotations, "categories": [{"id": 1, "name": "item"}]}
 
 
 def match_images(images: list[dict[str, Any]], files: list[str], source: Any) -> dict[str, int]:

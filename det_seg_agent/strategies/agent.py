@@ -7,9 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from det_seg_agent.features import FeatureStore
+from det_seg_agent.levels import ENTROPY, INSUFFICIENCY, LOSS, Levels
 from det_seg_agent.policy import BetaPolicy
 from det_seg_agent.ppo import Ppo, PpoConfig, gae
-from det_seg_agent.rewards import RunningNorm, paper_difficulty, quality, robust_scale
+from det_seg_agent.rewards import RunningNorm, paper_difficulty, quality
 from det_seg_agent.seeding import derive_seed, generator
 from det_seg_agent.signals import SampleSignals, Signals, per_sample
 from det_seg_agent.strategies.base import Request, Selection, Strategy, register
@@ -18,13 +19,26 @@ from det_seg_agent.strategies.simple import top
 ROWS = 65536  # samples that the policy scores at a time
 
 
+def rates(weight: Tensor, count: int, floor: float) -> Tensor:
+    """Return rates in [0, 1] that add up to `count`: floor + c * weight, cut at 1; `weight` (N,) is >= 0."""
+    total = len(weight)
+    floor = min(floor, count / total)
+    weight = weight + 1e-6
+    low, high = 0.0, total / float(weight.min())
+    for _ in range(60):  # the sum rises with c
+        c = (low + high) / 2
+        low, high = (c, high) if float((floor + c * weight).clamp(max=1).sum()) < count else (low, c)
+    return (floor + high * weight).clamp(max=1)
+
+
 class AgentOptions(BaseModel):
     """Every switch of the agent; the defaults are preset=default, `PAPER` holds what the published recipe has else."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     fresh_scores: bool = Field(True, description="score every sample with the current policy before each pass")
-    history: bool = Field(True, description="the state holds loss and entropy at last sight beside the features")
+    history: bool = Field(True, description="the state holds the sample's levels beside the features, see levels.py")
+    memory: float = Field(0.5, ge=0, lt=1, description="share of a sample's levels so far that a new sight leaves")
     scaling: Literal["robust", "paper"] = Field(
         "robust",
         description="robust: D and U between their 5th and 95th "
@@ -37,10 +51,18 @@ class AgentOptions(BaseModel):
     )
     advantage: Literal["bandit", "gae"] = Field("bandit", description="bandit: r - V; gae: by row over mini-batches")
     update_batches: int | None = Field(None, ge=1, description="mini-batches in an update; null: the whole pass")
-    rounds: int = Field(4, ge=1, description="times that actions are drawn anew for the samples of an update")
+    rounds: int = Field(16, ge=1, description="times that actions are drawn anew for the samples of an update")
     max_samples: int = Field(16384, ge=1, description="samples of an update at most, drawn at random")
-    review_after: int = Field(5, ge=0, description="passes unseen after which a sample is due for review; 0: never")
-    review_share: float = Field(0.1, ge=0, le=1, description="share of a selection that reviews may take")
+    difficulty: Literal["loss", "insufficiency"] = Field(
+        "loss", description="D of the reward (robust): loss, or insufficiency, 1 - min(precision, recall)"
+    )
+    pick: Literal["top", "rate"] = Field(
+        "rate", description="top: the highest weights; rate: weights are rates at which samples come round"
+    )
+    floor: float = Field(0.1, ge=0, lt=1, description="least rate of a sample (rate)")
+    draw: bool = Field(False, description="weights are drawn from the policy, or else its means")
+    review_after: int = Field(5, ge=0, description="passes unseen after which a sample is reviewed (top); 0: never")
+    review_share: float = Field(0.1, ge=0, le=1, description="share of a selection that reviews may take (top)")
     feature_dim: int | None = Field(64, ge=1, description="features are projected to this many values; null: not")
     hidden: int = Field(64, ge=1, description="width of the policy's two hidden layers")
     inverse_ratio_loss: bool = Field(False, description="scale selected losses by 1 / ratio, as published")
@@ -61,6 +83,8 @@ class AgentOptions(BaseModel):
 PAPER: dict[str, Any] = {
     "fresh_scores": False,
     "history": False,
+    "pick": "top",
+    "draw": True,
     "scaling": "paper",
     "centre": False,
     "advantage": "gae",
@@ -90,6 +114,8 @@ class Agent(Strategy):
         self.feature_dim = self.options.feature_dim
         self.weighs = self.options.inverse_ratio_loss
         self.store = FeatureStore(len(table) if self.options.fresh_scores else 0)
+        self.levels = Levels(len(table), self.options.memory)
+        self.due = torch.zeros(len(table) if self.options.pick == "rate" else 0)
         self.norm = RunningNorm()
         self.ppo: Ppo | None = None
         self._stats: dict[str, float] = {}
@@ -102,19 +128,10 @@ class Agent(Strategy):
             self.ppo = Ppo(BetaPolicy(state_dim, o.hidden, derive_seed(self.seed, "agent")), config)
         return self.ppo
 
-    def _history(self, loss: Tensor, entropy: Tensor) -> Tensor:
-        """Return (n, 2) in [-1, 1]: loss and entropy at last sight, between their percentiles over what is known."""
-        columns = []
-        for values in (loss, entropy):
-            known = values.isfinite()
-            scaled = torch.zeros_like(values)
-            scaled[known] = 2 * robust_scale(values[known]) - 1
-            columns.append(scaled)
-        return torch.stack(columns, 1)
-
     def observe(self, samples: SampleSignals, signals: Signals, pass_index: int, total_passes: int) -> None:
         """Store features for fresh scores, then train the policy on the pass's signals, mini-batch group by group."""
         o = self.options
+        self.levels.update(samples)
         if o.fresh_scores:
             self.store.put(samples.index, samples.features)
         steps = int(signals.step[-1]) + 1
@@ -140,22 +157,23 @@ class Agent(Strategy):
         o = self.options
         draw = generator(self.seed, "ppo", pass_index, first)
         rows_of = rows[0] if len(rows) == 1 else SampleSignals.cat(rows)
-        index, loss, entropy, features = rows_of.index, rows_of.loss, rows_of.entropy, rows_of.features
+        index, features = rows_of.index, rows_of.features
         if o.scaling == "robust":
-            q, w = quality(robust_scale(loss), robust_scale(entropy))
+            level = self.levels.known(index)
+            q, w = quality(level[:, INSUFFICIENCY if o.difficulty == "insufficiency" else LOSS], level[:, ENTROPY])
             balances = [w]
         else:
             pairs = [quality(paper_difficulty(r.loss), r.entropy.clamp(0, 1)) for r in rows]
             q, balances = torch.cat([p[0] for p in pairs]), [p[1] for p in pairs]
         if o.centre:
             q = q - q.mean()
-        history = self._history(loss, entropy) if o.history else loss.new_zeros(len(loss), 0)
         lengths = [len(r) for r in rows]
         if o.advantage == "bandit" and len(index) > o.max_samples:
             keep = torch.randperm(len(index), generator=draw)[: o.max_samples]
-            features, history, q, index = features[keep], history[keep], q[keep], index[keep]
+            features, q, index = features[keep], q[keep], index[keep]
         state = self.store.standardised(index) if o.fresh_scores else features
-        state = torch.cat([state, history], 1)
+        if o.history:
+            state = torch.cat([state, self.levels.inputs(index)], 1)
         learner = self._learner(state.shape[1])
         learner.anneal(progress)
         reward_mean, policy_entropy = 0.0, 0.0
@@ -191,15 +209,34 @@ class Agent(Strategy):
         o, table = self.options, self.table
         if o.fresh_scores and self.ppo is not None:
             draw = generator(self.seed, "score", request.pass_index)
-            history = self._history(table.loss, table.entropy) if o.history else None
             score = torch.empty(len(table))
             for start in range(0, len(table), ROWS):
                 rows = slice(start, start + ROWS)
                 state = self.store.standardised(rows)
-                if history is not None:
-                    state = torch.cat([state, history[rows]], 1)
-                score[rows] = self.ppo.policy.act(state, draw)
+                if o.history:
+                    state = torch.cat([state, self.levels.inputs(rows)], 1)
+                policy = self.ppo.policy
+                score[rows] = policy.act(state, draw) if o.draw else policy.mean(state)
             table.score = score
+        indices = self._by_rate(request.count) if o.pick == "rate" else self._top(request)
+        weights = torch.full((len(indices),), 1 / request.ratio) if o.inverse_ratio_loss else None
+        return Selection(indices, weights)
+
+    def _by_rate(self, count: int) -> Tensor:
+        """Return the `count` samples that are most due; a selection pays them back one pass.
+
+        Weights become rates: floor + c * weight, at most 1, with c such that they add up to `count`. A sample with rate
+        1/3 so comes round every third pass, one that was never seen first of all.
+        """
+        weight = self.table.score.nan_to_num(nan=1.0)
+        self.due += rates(weight, count, self.options.floor)
+        indices = top(self.due, count, self.table.never_seen())
+        self.due[indices] -= 1
+        return indices
+
+    def _top(self, request: Request) -> Tensor:
+        """Return the `count` samples of the highest weights; some places are for samples that are due for review."""
+        o, table = self.options, self.table
         first = table.never_seen()
         if o.review_after:
             due = (request.pass_index - table.last_pass.long() > o.review_after).nonzero().squeeze(1)
@@ -208,9 +245,7 @@ class Agent(Strategy):
                 oldest = table.last_pass[due].float() - table.score[due].nan_to_num(nan=1.0)
                 first = first.clone()
                 first[due[oldest.topk(limit, largest=False).indices]] = True
-        indices = top(table.score, request.count, first)
-        weights = torch.full((len(indices),), 1 / request.ratio) if o.inverse_ratio_loss else None
-        return Selection(indices, weights)
+        return top(table.score, request.count, first)
 
     def stats(self) -> dict[str, float]:
         """Return balance w, mean reward (before normalisation) and policy entropy in nats of the last pass."""
@@ -219,6 +254,7 @@ class Agent(Strategy):
     def state_dict(self) -> dict[str, Any]:
         """Return policy, optimizer, reward statistics and stored features."""
         state: dict[str, Any] = {"norm": self.norm.state_dict(), "store": self.store.state_dict(), "ppo": None}
+        state |= {"due": self.due, "levels": self.levels.state_dict()}
         if self.ppo is not None:
             state["ppo"] = self.ppo.state_dict()
             state["state_dim"] = self.ppo.policy.actor[0].in_features
@@ -228,5 +264,7 @@ class Agent(Strategy):
         """Take over what `state_dict` gave."""
         self.norm.load_state_dict(state["norm"])
         self.store.load_state_dict(state["store"])
+        self.levels.load_state_dict(state["levels"])
+        self.due = state["due"].clone()
         if state["ppo"] is not None:
             self._learner(state["state_dim"]).load_state_dict(state["ppo"])
