@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from det_seg_agent import scenes
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.scenes import folder as folder_module
 from det_seg_agent.scenes import kinds, write_scenes
+from det_seg_agent.scenes.compose import TRAIN_SHARES, kinds_of
+from det_seg_agent.scenes.labels import CATEGORIES, MIN_VISIBLE, polygons_of, spoil
 
 coco = pytest.importorskip("pycocotools.coco")
 
@@ -41,9 +43,9 @@ def test_shares_of_kinds(folder: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 7, 33, 320])
 def test_shares_add_up(count: int) -> None:
-    counts = Counter(scenes._shares(scenes.TRAIN_SHARES, count))
+    counts = Counter(kinds_of(TRAIN_SHARES, count))
     assert sum(counts.values()) == count
-    assert all(abs(counts[kind] - share * count) < 1.0 for kind, share in scenes.TRAIN_SHARES.items())
+    assert all(abs(counts[kind] - share * count) < 1.0 for kind, share in TRAIN_SHARES.items())
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", TRAIN), ("val", VAL)])
@@ -65,7 +67,7 @@ def test_labels_fit(folder: Path, split: str, count: int) -> None:
             x, y, width, height = mark["bbox"]
             assert x >= 0 and y >= 0 and width > 0 and height > 0 and x + width <= SIZE and y + height <= SIZE
             mask = data.annToMask(mark)
-            assert mark["iscrowd"] == 0 and mark["area"] >= scenes.MIN_VISIBLE
+            assert mark["iscrowd"] == 0 and mark["area"] >= MIN_VISIBLE
             assert all(len(polygon) >= 6 for polygon in mark["segmentation"])
             left, top, wide, high = cv2.boundingRect(mask)
             assert [left, top, wide, high] == [x, y, width, height]
@@ -106,20 +108,20 @@ def test_spoilt_labels_are_all_wrong() -> None:
     mask[10:30, 12:32] = 255
     seen = set()
     for seed in range(12):
-        [(category, moved)] = scenes._spoil([(2, mask)], 64, np.random.default_rng(seed))
+        [(category, moved)] = spoil([(2, mask)], 64, np.random.default_rng(seed))
         if category == 2:
             assert cv2.boundingRect(moved) == (22, 20, 20, 20)
         else:
             assert np.array_equal(moved, mask)
         seen.add(category)
-    assert 2 in seen and len(seen) > 1 and seen <= set(scenes.CATEGORIES)
+    assert 2 in seen and len(seen) > 1 and seen <= set(CATEGORIES)
 
 
 def test_polygons_of_a_ring() -> None:
     mask = np.zeros((40, 40), np.uint8)
     mask[5:30, 5:30] = 255
     mask[12:20, 10:22] = 0
-    polygons = scenes._polygons(mask)
+    polygons = polygons_of(mask)
     assert len(polygons) == 2
     from pycocotools import mask as tools
 
@@ -140,7 +142,7 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
 def test_idempotent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = write_scenes(tmp_path / "deep" / "set", 5, 2, 64)
     with monkeypatch.context() as patch:
-        patch.setattr(scenes, "_write_split", lambda *args: pytest.fail("rendered again"))
+        patch.setattr(folder_module, "_write_split", lambda *args: pytest.fail("rendered again"))
         assert write_scenes(target, 5, 2, 64) == target
     write_scenes(target, 6, 2, 64)
     assert len(kinds(target)) == 6
@@ -158,7 +160,7 @@ def test_interrupted_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     def broken(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scenes, "_polygons", broken)
+    monkeypatch.setattr(folder_module, "polygons_of", broken)
     for path in (target, tmp_path / "new"):
         with pytest.raises(KeyboardInterrupt):
             write_scenes(path, 4, 2, 64)

@@ -1,0 +1,133 @@
+"""A scene and its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Rng = np.random.Generator
+CATEGORIES: dict[int, str] = {1: "disc", 2: "square", 3: "triangle", 4: "star"}
+
+
+@dataclass(frozen=True)
+class Shape:
+    category: int
+    x: float
+    y: float
+    radius: float
+    angle: float
+    colour: tuple[float, float, float]
+    texture: int
+    strength: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is drawn; rendering it twice with the same noise gives the same pixels."""
+
+    size: int
+    ground: str
+    ground_seed: int
+    colour: tuple[float, float, float]
+    shapes: tuple[Shape, ...]
+    noise: float
+    gain: float = 1.0
+    blur: float = 0.0
+
+
+def _outline(shape: Shape) -> Array:
+    # The factors give the classes about equal areas, so that the size does not tell them apart.
+    if shape.category == 1:
+        turns, reach = np.arange(48) / 48.0, np.full(48, 0.90)
+    elif shape.category == 2:
+        turns, reach = np.arange(4) / 4.0, np.full(4, 1.13)
+    elif shape.category == 3:
+        turns, reach = np.arange(3) / 3.0, np.full(3, 1.30)
+    else:
+        turns, reach = np.arange(10) / 10.0, np.tile([1.35, 0.58], 5)
+    angles = 2.0 * np.pi * turns + shape.angle
+    along = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return np.asarray(along * (reach * shape.radius)[:, None] + np.array([shape.x, shape.y]))
+
+
+def mask_of(shape: Shape, size: int) -> Array:
+    mask = np.zeros((size, size), np.uint8)
+    bits = 4
+    cv2.fillPoly(mask, [np.round(_outline(shape) * 2**bits).astype(np.int32)], 255, cv2.LINE_8, bits)
+    return mask
+
+
+def render(scene: Scene, visible: Sequence[Array], rng: Rng) -> Array:
+    image = _ground(scene)
+    for shape, mask in zip(scene.shapes, visible, strict=True):
+        fill = np.asarray(shape.colour, np.float32) + _texture(shape, scene.size)[..., None] * shape.strength
+        soft = cv2.GaussianBlur(mask, (0, 0), 0.5).astype(np.float32)[..., None] / 255.0
+        image = image * (1.0 - soft) + fill * soft
+    if scene.blur > 0.0:
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), scene.blur))
+    image = image * scene.gain + scene.noise * rng.standard_normal(image.shape, np.float32)
+    return np.asarray(np.clip(np.round(image), 0, 255), np.uint8)
+
+
+def _texture(shape: Shape, size: int) -> Array:
+    """Values from -1 to 1 that move with the shape: none, stripes, checks or rings."""
+    rows, columns = np.mgrid[0:size, 0:size].astype(np.float32)
+    dx, dy = columns - shape.x, rows - shape.y
+    cos, sin = np.cos(shape.angle), np.sin(shape.angle)
+    across, along = (dx * cos + dy * sin) / shape.radius, (dy * cos - dx * sin) / shape.radius
+    if shape.texture == 0:
+        return np.zeros((size, size), np.float32)
+    if shape.texture == 1:
+        return np.asarray(np.sin(across * 9.0), np.float32)
+    if shape.texture == 2:
+        return np.asarray(np.sign(np.sin(across * 7.0) * np.sin(along * 7.0)), np.float32)
+    return np.asarray(np.sin(np.hypot(across, along) * 10.0), np.float32)
+
+
+def _ground(scene: Scene) -> Array:
+    size, rng = scene.size, np.random.default_rng(scene.ground_seed)
+    depth, cells = {"plain": (5.0, 3), "textured": (16.0, 10), "cluttered": (17.0, 14)}[scene.ground]
+    coarse = rng.uniform(-depth, depth, (cells, cells, 3)).astype(np.float32)
+    image = np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC))
+    image = image + np.asarray(scene.colour, np.float32)
+    if scene.ground == "textured":
+        rows, columns = np.mgrid[0:size, 0:size].astype(np.float32)
+        turn, wave = rng.uniform(0.0, np.pi), size / rng.uniform(8.0, 20.0)
+        phase = (columns * np.cos(turn) + rows * np.sin(turn)) * (2.0 * np.pi / wave)
+        image = image + 9.0 * np.sin(phase)[..., None]
+    if scene.ground == "cluttered":
+        image = np.ascontiguousarray(image, np.float32)
+        for _ in range(int(rng.integers(12, 20))):
+            ends = rng.integers(-size // 8, size + size // 8, 4)
+            colour = contrasting(scene.colour, rng, 22.0, 42.0)
+            width = int(rng.integers(1, 3))
+            start, stop = (int(ends[0]), int(ends[1])), (int(ends[2]), int(ends[3]))
+            if rng.random() < 0.7:
+                cv2.line(image, start, stop, colour, width)
+            else:
+                axes = (int(rng.integers(size // 12, size // 4)), int(rng.integers(size // 12, size // 4)))
+                sweep = float(rng.uniform(60.0, 150.0))
+                cv2.ellipse(image, start, axes, float(rng.uniform(0.0, 360.0)), 0.0, sweep, colour, width)
+    return np.asarray(image, np.float32)
+
+
+def colour_of(rng: Rng, low: float = 25.0, high: float = 230.0) -> tuple[float, float, float]:
+    blue, green, red = rng.uniform(low, high, 3)
+    return float(blue), float(green), float(red)
+
+
+def contrasting(
+    ground: tuple[float, float, float], rng: Rng, least: float, most: float = 442.0
+) -> tuple[float, float, float]:
+    """A colour whose distance from ``ground`` in BGR lies between ``least`` and ``most``."""
+    base = np.asarray(ground)
+    while True:
+        step = rng.normal(size=3)
+        colour = base + step / np.linalg.norm(step) * rng.uniform(least, min(most, 2.2 * least))
+        if colour.min() >= 5.0 and colour.max() <= 250.0:
+            return float(colour[0]), float(colour[1]), float(colour[2])

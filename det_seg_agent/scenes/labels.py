@@ -1,0 +1,76 @@
+"""Labels of a scene: masks of what is visible, wrong ones for mislabelled scenes, and COCO polygons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from det_seg_agent.scenes.draw import CATEGORIES, Array, Rng, Scene, mask_of
+
+MIN_VISIBLE = 12
+
+
+def settle(scene: Scene) -> tuple[Scene, list[Array]]:
+    """The scene without the shapes too hidden to be labelled, and the visible mask of each that stays."""
+    shapes = list(scene.shapes)
+    while True:
+        visible = topmost([mask_of(shape, scene.size) for shape in shapes])
+        hidden = [index for index, mask in enumerate(visible) if np.count_nonzero(mask) < MIN_VISIBLE]
+        if not hidden:
+            return replace(scene, shapes=tuple(shapes)), visible
+        # One at a time: what it hid comes to light, and may make another large enough.
+        del shapes[hidden[-1]]
+
+
+def topmost(masks: Sequence[Array]) -> list[Array]:
+    """Each mask without what the later ones hide."""
+    above = np.zeros_like(masks[0]) if masks else None
+    visible: list[Array] = []
+    for mask in reversed(masks):
+        assert above is not None
+        visible.append(mask & ~above)
+        above = above | mask
+    return visible[::-1]
+
+
+def spoil(labels: list[tuple[int, Array]], size: int, rng: Rng) -> list[tuple[int, Array]]:
+    """Wrong labels: either every class is another one, or every mask is half its size away."""
+    if rng.random() < 0.5:
+        total = len(CATEGORIES)
+        return [((category - 1 + int(rng.integers(1, total))) % total + 1, mask) for category, mask in labels]
+    moved: list[Array] = []
+    for _, mask in labels:
+        x, y, width, height = cv2.boundingRect(mask)
+        # Towards the middle, so that the moved box stays in the image.
+        dx = (width + 1) // 2 * (1 if x + width / 2 < size / 2 else -1)
+        dy = (height + 1) // 2 * (1 if y + height / 2 < size / 2 else -1)
+        move = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
+        moved.append(np.asarray(cv2.warpAffine(mask, move, (size, size), flags=cv2.INTER_NEAREST)))
+    pairs = zip(labels, topmost(moved), strict=True)
+    return [(category, mask) for (category, _), mask in pairs if np.count_nonzero(mask) >= MIN_VISIBLE]
+
+
+def polygons_of(mask: Array) -> list[list[float]]:
+    """COCO polygons of a mask, in coordinates where pixel ``i`` covers ``[i, i + 1]``."""
+    # Contours run through pixel centres; at twice the size they are a quarter pixel inside the true outline.
+    double = np.ascontiguousarray(mask.repeat(2, axis=0).repeat(2, axis=1))
+    contours, tree = cv2.findContours(double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    for contour, (_, _, _, parent) in zip(contours, np.asarray(tree)[0], strict=True):
+        if parent >= 0:
+            # A polygon cannot have a hole: cut the mask through it, and describe either side.
+            x, _, width, _ = cv2.boundingRect(contour)
+            cut = (x + width // 2) // 2
+            near, far = mask.copy(), mask.copy()
+            near[:, cut:] = 0
+            far[:, :cut] = 0
+            return polygons_of(near) + polygons_of(far)
+    polygons: list[list[float]] = []
+    for contour in contours:
+        # Below 0.7 only the staircase of a slanted edge goes, and no pixel changes sides.
+        simple = cv2.approxPolyDP(contour, 0.6, True)
+        points = np.asarray(simple if len(simple) >= 4 else contour).reshape(-1, 2)
+        polygons.append([float(v) for v in ((points + 0.5) / 2.0).reshape(-1)])
+    return polygons
