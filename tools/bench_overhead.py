@@ -15,6 +15,7 @@ import torch
 
 from det_seg_agent import Selector
 from det_seg_agent.scenes import write_scenes
+from det_seg_agent.trace import Trace
 
 
 def timed(function: Callable[..., Any], *arguments: Any) -> float:
@@ -81,20 +82,36 @@ def detection(pairs: int, imgsz: int, images: int) -> dict[str, Any]:
         selector.begin_pass(0)
         result = paired(lambda b: step(b, plain_loss), lambda b: step(b, our_loss), list(loader), pairs)
 
+        trace, spent = Trace(Path(folder) / "trace"), {"selection": 0.0, "agent": 0.0, "trace": 0.0}
+
         def walk(pass_index: int) -> None:
-            selection = selector.begin_pass(pass_index)
+            spent["selection"] = timed(selector.begin_pass, pass_index)
+            selection = selector.selection
             dataset.set_pass(pass_index, selection.indices, selection.weights, [], 16)
             for batch in loader:
                 step(batch, our_loss)
-            selector.end_pass()
+            spent["agent"] = timed(selector.end_pass)
+            table = selector.table
+            spent["trace"] = timed(trace.write, pass_index, table, selection.indices, table.score)
 
         def stock_walk() -> None:
             for indices in torch.randperm(len(host)).split(16):
                 step(plain.collate_fn([plain[int(i)] for i in indices]), plain_loss)
 
         walk(0)
-        passes = [timed(walk, p) / timed(stock_walk) for p in range(1, 4)]
-    return {**result, "pass_at_0.5_over_full_median": round(statistics.median(passes), 4)}
+        passes, shares = [], []
+        for p in range(1, 6):
+            whole = timed(walk, p)
+            passes.append(whole / timed(stock_walk))
+            shares.append({part: seconds / whole for part, seconds in spent.items()})
+        signals = 1 - 1 / result["step_over_stock_median"]
+    by_part = {part: round(statistics.median(row[part] for row in shares), 5) for part in spent}
+    return {
+        **result,
+        "pass_at_0.5_over_full_median": round(statistics.median(passes), 4),
+        "share_of_a_pass_by_part_median": {"signals": round(signals, 5), **by_part},
+        "images_of_that_pass": len(host) // 2,
+    }
 
 
 def segmentation(pairs: int, classes: int = 150, crop: int = 128, batch: int = 4) -> dict[str, Any]:
@@ -148,23 +165,36 @@ def segmentation(pairs: int, classes: int = 150, crop: int = 128, batch: int = 4
     return {**result, "signal_bytes_allocated_a_step": int(allocated), "batch": batch, "classes": classes, "crop": crop}
 
 
+def tensors(state: Any) -> list[torch.Tensor]:
+    """Return all tensors of a state."""
+    if isinstance(state, torch.Tensor):
+        return [state]
+    return [t for value in (state.values() if isinstance(state, dict) else ()) for t in tensors(value)]
+
+
 def selection(rows: int) -> dict[str, Any]:
-    """Measure the core over many samples."""
+    """Measure the core over a data set of `rows` samples: a full pass and what follows it."""
     big = Selector(rows, 100, ratio=0.5)
     for start in range(0, rows, 1 << 16):
         index = torch.arange(start, min(rows, start + (1 << 16)))
         n = len(index)
-        big.observe(index, torch.rand(n), torch.rand(n), torch.randn(n, 448))
+        big.observe(index, torch.rand(n), torch.rand(n), torch.randn(n, 448), sufficiency=torch.rand(n))
     big.pass_index = 0
     learn = timed(big.end_pass)
-    select = statistics.median(timed(big.begin_pass, p) for p in range(1, 6))
-    table = sum(column.element_size() * len(column) for column in big.table.state_dict().values())
-    stored = big.strategy.state_dict()["store"]["rows"]
+    select = statistics.median(timed(big.begin_pass, p) for p in range(1, 4))
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Trace(Path(folder))
+        write = timed(trace.write, 3, big.table, big.selection.indices, big.table.score)
+        on_disk = sum(path.stat().st_size for path in Path(folder).iterdir())
+    columns = tensors(big.table.state_dict()) + tensors(big.strategy.state_dict())
+    kept = sum(t.element_size() * t.numel() for t in columns if t.dim() and len(t) == rows)
     return {
         "samples": rows,
         "selection_s": round(select, 3),
         "end_of_pass_s": round(learn, 3),
-        "state_bytes_per_sample": (table + stored.element_size() * stored.numel()) / rows,
+        "trace_s": round(write, 3),
+        "state_bytes_per_sample": round(kept / rows, 1),
+        "trace_bytes_per_sample": round(on_disk / rows, 2),
     }
 
 
@@ -175,12 +205,14 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=30, help="pairs of steps")
     parser.add_argument("--imgsz", type=int, default=160, help="of detection")
     parser.add_argument("--images", type=int, default=256, help="of detection's passes")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="samples of the selection")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[1_000_000], help="sizes of the data set of the selection"
+    )
     options = parser.parse_args()
-    measure: dict[str, Callable[[], dict[str, Any]]] = {
+    measure: dict[str, Callable[[], Any]] = {
         "detection": lambda: detection(options.steps, options.imgsz, options.images),
         "segmentation": lambda: segmentation(options.steps),
-        "selection": lambda: selection(options.rows),
+        "selection": lambda: [selection(rows) for rows in options.rows],
     }
     if unknown := sorted(set(options.parts) - set(measure)):
         parser.error(f"{', '.join(unknown)}: valid parts are {', '.join(measure)}")

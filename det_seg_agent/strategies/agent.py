@@ -51,22 +51,23 @@ class AgentOptions(BaseModel):
     )
     advantage: Literal["bandit", "gae"] = Field("bandit", description="bandit: r - V; gae: by row over mini-batches")
     update_batches: int | None = Field(None, ge=1, description="mini-batches in an update; null: the whole pass")
-    rounds: int = Field(16, ge=1, description="times that actions are drawn anew for the samples of an update")
-    max_samples: int = Field(16384, ge=1, description="samples of an update at most, drawn at random")
+    first_rounds: int = Field(8, ge=1, description="rounds of the first update, which fits the policy before it chooses")
+    rounds: int = Field(2, ge=1, description="times that actions are drawn anew for the samples of an update")
+    max_samples: int = Field(2048, ge=1, description="samples of an update at most, drawn at random")
     difficulty: Literal["loss", "insufficiency"] = Field(
         "loss", description="D of the reward (robust): loss, or insufficiency, 1 - min(precision, recall)"
     )
     pick: Literal["top", "rate"] = Field(
         "rate", description="top: the highest weights; rate: weights are rates at which samples come round"
     )
-    floor: float = Field(0.1, ge=0, lt=1, description="least rate of a sample (rate)")
+    floor: float = Field(0.2, ge=0, lt=1, description="least rate of a sample (rate)")
     draw: bool = Field(False, description="weights are drawn from the policy, or else its means")
     review_after: int = Field(5, ge=0, description="passes unseen after which a sample is reviewed (top); 0: never")
     review_share: float = Field(0.1, ge=0, le=1, description="share of a selection that reviews may take (top)")
     feature_dim: int | None = Field(64, ge=1, description="features are projected to this many values; null: not")
-    hidden: int = Field(64, ge=1, description="width of the policy's two hidden layers")
+    hidden: int = Field(32, ge=1, description="width of the policy's two hidden layers")
     inverse_ratio_loss: bool = Field(False, description="scale selected losses by 1 / ratio, as published")
-    lr: float = Field(1e-3, gt=0, description="Adam's learning rate, > 0")
+    lr: float = Field(3e-3, gt=0, description="Adam's learning rate, > 0")
     lr_final: float = Field(0.01, ge=0, le=1, description="share of it at the end of the run")
     adam_eps: float = Field(1e-5, gt=0, description="Adam's epsilon")
     weight_decay: float = Field(5e-4, ge=0, description="Adam's weight decay")
@@ -89,6 +90,7 @@ PAPER: dict[str, Any] = {
     "centre": False,
     "advantage": "gae",
     "update_batches": 10,
+    "first_rounds": 1,
     "rounds": 1,
     "review_after": 0,
     "feature_dim": None,
@@ -174,10 +176,11 @@ class Agent(Strategy):
         state = self.store.standardised(index) if o.fresh_scores else features
         if o.history:
             state = torch.cat([state, self.levels.inputs(index)], 1)
+        fresh = self.ppo is None
         learner = self._learner(state.shape[1])
         learner.anneal(progress)
         reward_mean, policy_entropy = 0.0, 0.0
-        for turn in range(o.rounds):
+        for turn in range(o.first_rounds if fresh else o.rounds):
             action = learner.policy.act(state, draw)
             raw = action * q
             reward = self.norm(raw)
