@@ -1,4 +1,4 @@
-"""The Ultralytics trainer that trains on what the agent selects."""
+"""The Ultralytics trainers that train on what the agent selects."""
 
 import inspect
 from copy import deepcopy
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
@@ -24,29 +25,28 @@ from det_seg_agent.settings import parse
 NEVER = 1 << 60
 
 
-class AgentDetectionTrainer(DetectionTrainer):
-    """`DetectionTrainer` whose epochs walk over selections.
-
-    Use `YOLO(...).train(trainer=AgentDetectionTrainer.configured(ratio=0.6), ...)`; the plain class has the default
-    settings. Every key of the host works as it does there.
+class AgentTrainerMixin(BaseTrainer):
+    """What makes a trainer of the host walk over selections; it stands before the host's class among the bases.
 
     Raises:
         ConfigError: for settings or models that cannot work, before training starts.
     """
 
     settings: DetSettings | None = None
+    task: str  # the host's task that the trainer is for
 
     @classmethod
-    def configured(cls, **fields: Any) -> type["AgentDetectionTrainer"]:
+    def configured(cls, **fields: Any) -> type["AgentTrainerMixin"]:
         """Return a trainer class with these settings; see `DetSettings`."""
-        return type(cls.__name__, (cls,), {"settings": parse(DetSettings, fields, "agent."), "__module__": __name__})
+        body = {"settings": parse(DetSettings, fields, "agent."), "__module__": cls.__module__}
+        return type(cls.__name__, (cls,), body)
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.selector: Selector | None = None
         self.saved: dict[str, Any] | None = None
         super().__init__(*args, **kwargs)
-        if self.args.task != "detect":
-            raise ConfigError(f"task={self.args.task!r} is not supported; valid: detect.")
+        if self.args.task != self.task:
+            raise ConfigError(f"task={self.args.task!r} is not for {type(self).__name__}; valid: {self.task}.")
         self.agent_settings = self.settings or from_environment() or parse(DetSettings, {})
         if self.resume:
             self.saved = find_state(Path(self.args.resume))
@@ -201,6 +201,16 @@ class AgentDetectionTrainer(DetectionTrainer):
     def _on_train_end(self) -> None:
         self.report.finish()
         slim_states(self.wdir)
+
+
+class AgentDetectionTrainer(AgentTrainerMixin, DetectionTrainer):
+    """`DetectionTrainer` whose epochs walk over selections.
+
+    Use `YOLO(...).train(trainer=AgentDetectionTrainer.configured(ratio=0.6), ...)`; the plain class has the default
+    settings. Every key of the host works as it does there.
+    """
+
+    task = "detect"
 
 
 def stock_dataset_replaced(loader: Any, dataset: IndexedDataset) -> None:
