@@ -12,7 +12,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from det_seg_agent.det.criterion import SignalCriterion, check_criterion
+from det_seg_agent.det.criterion import SignalCriterion
 from det_seg_agent.det.dataset import IndexedDataset, seed_process
 from det_seg_agent.det.loader import SelectionLoader
 from det_seg_agent.det.resume import find_state, grab_training, restore_training, save_state, slim_states
@@ -105,8 +105,9 @@ class AgentTrainerMixin(BaseTrainer):
         assert self.selector is not None
         model = unwrap_model(self.model)
         stock = getattr(model, "criterion", None) or model.init_criterion()
-        check_criterion(stock)
-        model.criterion = SignalCriterion(stock, self.selector.observe)
+        if hasattr(model, "criterion"):
+            del model.criterion  # one that is a module gives its name to modules alone
+        model.criterion = SignalCriterion(stock, self.selector.observe, model.model[-1])
         files = [str(f) for f in self.train_loader.dataset.im_files]
         self.report = Report(self.save_dir, self.selector, files, self.agent_settings.trace)
         if self.saved is not None:
@@ -151,7 +152,9 @@ class AgentTrainerMixin(BaseTrainer):
             self._batches += 1
             self._nominal: int = self.accumulate  # type: ignore[has-type]
             self.accumulate = -NEVER if self._batches >= self._nominal else NEVER
-        return super().preprocess_batch(batch)
+        batch = super().preprocess_batch(batch)
+        unwrap_model(self.model).criterion.carry(batch)
+        return batch
 
     def optimizer_step(self) -> None:
         """Step as the host does."""
