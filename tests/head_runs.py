@@ -1,13 +1,18 @@
 """Tiny models and batches of every head of the real Ultralytics."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 import yaml
 from ultralytics import RTDETR, YOLO
 from ultralytics.cfg import get_cfg
 from ultralytics.utils import ROOT
+
+from det_seg_agent.det.coco import prepare_data
 
 CLASSES = 5
 # Width and depth by family; YOLO11 and YOLO26 have attention with heads of 64 channels.
@@ -35,7 +40,7 @@ def write_head(folder: Path, name: str) -> str:
 def build(folder: Path, name: str, **arguments: Any) -> torch.nn.Module:
     """Return a model in training mode, with fixed weights; batch norms are fixed, so that images do not mix."""
     torch.manual_seed(0)
-    host = (RTDETR if name == "rtdetr" else YOLO)(write_head(folder, name))
+    host = host_of(write_head(folder, name))
     more = {"data_kpt_shape": [3, 3]} if host.task == "pose" else {}
     model = type(host.model)(host.model.yaml, nc=1 if name.endswith("one") else CLASSES, verbose=False, **more).train()
     model.nc = model.model[-1].nc  # as the trainer does
@@ -92,3 +97,49 @@ def masks_of(batch: dict[str, Any], images: int, overlap: bool) -> tuple[torch.T
         joined[image][at] = seen[image]
         classes[image][at] = batch["cls"][i, 0]
     return joined if overlap else single, classes
+
+
+def host_of(file: str) -> Any:
+    """Return the host's model of a file, as its command line would."""
+    return (RTDETR if "rtdetr" in Path(file).stem else YOLO)(file)
+
+
+def write_data(scenes: Path, task: str, folder: Path) -> str:
+    """Return the host's `data=` for a task, made of the scenes' outlines."""
+    if task in ("segment", "semantic"):
+        return prepare_data(scenes, segments=True)
+    if task == "detect":
+        return prepare_data(scenes)
+    outlines = Path(prepare_data(scenes, segments=True))
+    root = folder / task
+    for split in ("train", "val"):
+        for image in sorted((scenes / split).iterdir()):
+            label = outlines.parent / "labels" / split / f"{image.stem}.txt"
+            rows = [line.split() for line in label.read_text().splitlines()] if label.exists() else []
+            if task == "classify":
+                target = root / split / f"class_{rows[0][0] if rows else 0}" / image.name
+            else:
+                target = root / "images" / split / image.name
+                lines = [f"{row[0]} {label_of(np.array(row[1:], np.float32).reshape(-1, 2), task)}" for row in rows]
+                text = root / "labels" / split / f"{image.stem}.txt"
+                text.parent.mkdir(parents=True, exist_ok=True)
+                text.write_text("\n".join(lines))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, target)
+    if task == "classify":
+        return str(root)
+    content = yaml.safe_load(outlines.read_text())
+    layout = {"path": str(root), "train": "images/train", "val": "images/val", "names": content["names"]}
+    (root / "data.yaml").write_text(yaml.safe_dump({**layout, "kpt_shape": [3, 3], "flip_idx": [0, 1, 2]}))
+    return str(root / "data.yaml")
+
+
+def label_of(points: np.ndarray, task: str) -> str:
+    """Return an object's label: the corners of its rotated box, or its box and three of its outline's points."""
+    if task == "obb":
+        values = cv2.boxPoints(cv2.minAreaRect(points)).clip(0, 1).ravel().tolist()
+    else:
+        low, high = points.min(0), points.max(0)
+        three = points[[0, len(points) // 3, 2 * len(points) // 3]]
+        values = [*((low + high) / 2), *(high - low), *np.c_[three, [2, 1, 2]].ravel()]
+    return " ".join(f"{value:.5f}" for value in values)

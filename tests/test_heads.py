@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from head_runs import batch_of, build
+from det_runs import TINY
+from head_runs import batch_of, build, host_of, write_data, write_head
 
 from det_seg_agent.det.criterion import SignalCriterion
+from det_seg_agent.det.heads import HEADS
+from det_seg_agent.det.trainers import trainer_for
 
-MODELS = [
-    "yolov8n", "yolo11n", "yolov8n-seg", "yolo11n-seg", "yolov8n-pose", "yolo11n-pose", "yolov8n-obb", "yolo11n-obb",
-    "yolo26n", "yolov10n", "yolo26n-seg", "yolo26n-pose", "yolo26n-obb", "rtdetr", "yolov8n-cls", "yolo11n-cls",
-    "yolo26n-cls", "yolo26n-sem",
-]  # fmt: skip
+SUPPORTED = [head for head in HEADS if not head.reason]
+MODELS = [model for head in SUPPORTED for model in head.models]
 
 
 def credited(batch: dict[str, Any]) -> dict[str, Any]:
@@ -65,3 +65,17 @@ def test_images_losses_sum_to_the_stock_loss_with_its_gradients(name: str, tmp_p
 def scale_of(name: str, loss: torch.Tensor) -> float:
     """Return the sum of a batch's terms; the host multiplies it by the batch's size, but for two heads."""
     return float(loss.sum()) / (1 if name == "rtdetr" or name.endswith("cls") else 4)
+
+
+@pytest.mark.parametrize("head", SUPPORTED, ids=lambda head: head.models[-1])
+def test_two_epochs_train_on_selections(head: Any, scenes: Path, tmp_path: Path) -> None:
+    model = host_of(write_head(tmp_path, head.models[-1]))
+    cls = trainer_for(model)
+    assert cls.__name__ == head.trainer
+    data = write_data(scenes, model.task, tmp_path)
+    more = {"data": data, "epochs": 2, "project": str(tmp_path), "name": "run", "workers": 0}
+    model.train(trainer=cls.configured(ratio=0.5, final_full=0), **{**TINY, **more})
+    trainer = model.trainer
+    assert tuple(trainer.loss_names) == head.parts
+    assert [row["selected"] for row in trainer.selector.history] == [48, 24]
+    assert (trainer.wdir / "last.pt").exists() and (trainer.wdir / "agent_last.pt").exists()

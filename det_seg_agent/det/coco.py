@@ -23,10 +23,11 @@ MARK = "# Made from annotations/instances_*.json; made again when those change.\
 MOST_CLASSES = 10_000
 
 
-def prepare_data(data: str | Path) -> str:
+def prepare_data(data: str | Path, segments: bool = False) -> str:
     """Return what the host's `data=` takes: a folder of an MS-COCO download is converted once, the rest is as it is.
 
-    The conversion is the host's own; it goes to `<folder>/ultralytics`, with links to the images.
+    The conversion is the host's own; it goes to `<folder>/ultralytics`, or for outlines (`segments`) in place of boxes
+    to `<folder>/ultralytics-segments`, with links to the images.
 
     Raises:
         ConfigError: for a folder without the expected files, unreadable JSON, or a folder that cannot be written to.
@@ -46,7 +47,7 @@ def prepare_data(data: str | Path) -> str:
             f"data={data}: not the folder of an MS-COCO download: {', '.join(wanted)} are expected (or train and val "
             f"as the names), and {', '.join(missing)} are missing; complete the folder, or give a data YAML."
         )
-    target = root / "ultralytics"
+    target = root / ("ultralytics-segments" if segments else "ultralytics")
     ready = target / "data.yaml"
     if target.exists() and not (ready.is_file() and ready.read_text(encoding="utf-8").startswith(MARK)):
         raise ConfigError(f"data={data}: {target} is in the way of the conversion and not made by it; rename it.")
@@ -55,14 +56,14 @@ def prepare_data(data: str | Path) -> str:
     if not os.access(root, os.W_OK):
         raise ConfigError(f"data={data}: the folder is not writable, and the labels go to {target}; make it writable.")
     with tempfile.TemporaryDirectory(dir=root, prefix=".ultralytics-") as work:
-        built = _convert(root, jsons, splits, Path(work))
+        built = _convert(root, jsons, splits, Path(work), segments)
         if target.exists():
             shutil.rmtree(target)
         os.replace(built, target)
     return str(ready)
 
 
-def _convert(root: Path, jsons: list[Path], splits: tuple[str, str], work: Path) -> Path:
+def _convert(root: Path, jsons: list[Path], splits: tuple[str, str], work: Path, segments: bool) -> Path:
     from ultralytics.data.converter import coco91_to_coco80_class, convert_coco
 
     categories: dict[int, str] = {}
@@ -91,7 +92,7 @@ def _convert(root: Path, jsons: list[Path], splits: tuple[str, str], work: Path)
         (work / "annotations" / path.name).symlink_to(path)
     built = work / "built"
     try:
-        convert_coco(str(work / "annotations"), str(built), cls91to80=is_coco)
+        convert_coco(str(work / "annotations"), str(built), cls91to80=is_coco, use_segments=segments)
     except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise ConfigError(
             f"data={root}: the host's converter cannot read {jsons[0].name} and {jsons[1].name} ({error!r}); an "

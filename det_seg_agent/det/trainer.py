@@ -13,7 +13,8 @@ from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from det_seg_agent.det.criterion import SignalCriterion
-from det_seg_agent.det.dataset import IndexedDataset, seed_process
+from det_seg_agent.det.dataset import IndexedDataset, index_dataset, seed_process
+from det_seg_agent.det.heads import check_head
 from det_seg_agent.det.loader import SelectionLoader
 from det_seg_agent.det.resume import find_state, grab_training, restore_training, save_state, slim_states
 from det_seg_agent.det.settings import DetSettings, from_environment, to_environment
@@ -47,6 +48,8 @@ class AgentTrainerMixin(BaseTrainer):
         super().__init__(*args, **kwargs)
         if self.args.task != self.task:
             raise ConfigError(f"task={self.args.task!r} is not for {type(self).__name__}; valid: {self.task}.")
+        if self.args.distill_model is not None:
+            raise ConfigError("distill_model is not supported: its loss is no sum over images. Drop it.")
         self.agent_settings = self.settings or from_environment() or parse(DetSettings, {})
         if self.resume:
             self.saved = find_state(Path(self.args.resume))
@@ -74,6 +77,12 @@ class AgentTrainerMixin(BaseTrainer):
                 )
         return saved
 
+    def get_model(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the host's model, and refuse one whose head is not for this trainer."""
+        model = super().get_model(*args, **kwargs)
+        check_head(model.model[-1], next(cls.__name__ for cls in type(self).__mro__ if "task" in vars(cls)))
+        return model
+
     # Data -----------------------------------------------------------------------------------------------------------
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
@@ -88,12 +97,12 @@ class AgentTrainerMixin(BaseTrainer):
                 self.agent_settings,
                 rank=max(RANK, 0),
                 world_size=max(self.world_size, 1),
-                shuffle=not stock.dataset.rect,
+                shuffle=not getattr(stock.dataset, "rect", False),
             )
         elif len(self.selector) != len(stock.dataset):
             raise ConfigError(f"the data set has changed from {len(self.selector)} to {len(stock.dataset)} images.")
         seed = self.agent_settings.seed or 0
-        dataset = IndexedDataset(stock.dataset, seed, max(RANK, 0), fresh=not self.selector.selects_all)
+        dataset = index_dataset(stock.dataset, seed, max(RANK, 0), fresh=not self.selector.selects_all)
         if not self.selector.selects_all:
             return SelectionLoader(dataset, self.selector.sampler, stock)
         stock_dataset_replaced(stock, dataset)
@@ -127,7 +136,7 @@ class AgentTrainerMixin(BaseTrainer):
         self.report.mark()
         selection = self.selector.begin_pass(self.epoch)
         dataset, loader = self.train_loader.dataset, self.train_loader
-        order = list(self.selector.sampler) if dataset.host.rect else []
+        order = list(self.selector.sampler) if dataset.rect else []
         if not self.selector.selects_all:
             dataset.set_pass(self.epoch, selection.indices, selection.weights, order, loader.batch_size)
             seed_process(self.selector.sampler.seed, self.epoch, max(RANK, 0), 0)
