@@ -37,13 +37,13 @@ def write_head(folder: Path, name: str) -> str:
     return str(path)
 
 
-def build(folder: Path, name: str, **arguments: Any) -> torch.nn.Module:
+def build(folder: Path, name: str, classes: int = CLASSES, **arguments: Any) -> torch.nn.Module:
     """Return a model in training mode, with fixed weights; batch norms are fixed, so that images do not mix."""
     torch.manual_seed(0)
     host = host_of(write_head(folder, name))
     more = {"data_kpt_shape": [3, 3]} if host.task == "pose" else {}
-    model = type(host.model)(host.model.yaml, nc=1 if name.endswith("one") else CLASSES, verbose=False, **more).train()
-    model.nc = model.model[-1].nc  # as the trainer does
+    model = type(host.model)(host.model.yaml, nc=classes, verbose=False, **more).train()
+    model.nc = classes  # as the trainer does
     model.args = get_cfg(overrides={"task": host.task, **arguments})
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:

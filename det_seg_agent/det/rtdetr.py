@@ -107,7 +107,7 @@ class ImageFocal(FocalLoss):
 
     def forward(self, pred: Tensor, label: Tensor) -> Tensor:
         """Return the loss, a scalar."""
-        own = [super(ImageFocal, self).forward(pred[i : i + 1], label[i : i + 1]) for i in range(len(pred))]
-        loss = torch.stack(own)
-        self.terms.by_class(loss.detach(), pred.shape[1])
-        return (loss if self.terms.weights is None else loss * self.terms.weights).sum()
+        plain = super().forward
+        own = torch.stack([plain(pred[i : i + 1], label[i : i + 1]) for i in range(len(pred))])
+        self.terms.by_class(own.detach(), pred.shape[1])
+        return plain(pred, label) if self.terms.weights is None else (own * self.terms.weights).sum()

@@ -25,7 +25,7 @@ class PixelTerms:
     dice: Tensor
 
     def __init__(self, stock: Any):
-        self.stock, self.dice_loss = stock, stock._dice_loss
+        self.stock, self.ce_loss, self.dice_loss = stock, stock._ce_loss, stock._dice_loss
         stock._ce_loss, stock._dice_loss = self._ce_loss, self._dice_loss
 
     def begin(self, weights: Tensor | None) -> None:
@@ -39,52 +39,43 @@ class PixelTerms:
         return torch.stack([self.ce[0], self.dice, auxiliary], 1)
 
     def _ce_loss(self, preds: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
-        flat = masks.reshape(-1).long()
-        log_p = None
-        if self.stock.nc == 1:
-            target = flat.float() * valid
-            pixels = F.binary_cross_entropy_with_logits(preds.reshape(-1), target, reduction="none") * valid
-            loss, denominator = pixels[valid].sum(), valid.sum()
-            p = preds.detach().float().sigmoid().reshape(-1, 1)
-        else:
-            weight = self.stock.ce.weight
-            log_p = F.log_softmax(preds.permute(0, 2, 3, 1).reshape(-1, self.stock.nc), 1)  # once, for all terms
-            pixels = F.nll_loss(log_p, flat, weight, ignore_index=IGNORED, reduction="none")
-            loss = F.nll_loss(log_p, flat, weight, ignore_index=IGNORED, reduction="sum")
-            denominator = valid.sum() if weight is None else weight[flat[valid]].sum()
-            p = log_p.detach().float().exp()
-        denominator = denominator.clamp_min(1)
+        flat, shown = masks.reshape(-1).long(), valid.float()
+        weight = None if self.stock.nc == 1 else self.stock.ce.weight
+        denominator = (shown if weight is None else weight[flat.masked_fill(~valid, 0)] * shown).sum().clamp_min(1)
+        weighted = self.weights is not None
+        with (
+            torch.set_grad_enabled(weighted and torch.is_grad_enabled()),
+            torch.autocast(preds.device.type, enabled=False),
+        ):
+            # One image at a time: the maps are as large as the images, and the host's own loss holds several already.
+            terms = [self._terms(logits.float(), mask) for logits, mask in zip(preds, masks)]
+            ce, distance, cardinality = (torch.stack(column) for column in zip(*terms))
+        ce, dice = ce / denominator, (distance / (cardinality.sum(0) + 1)).mean(1)
         if not self.ce:
-            distance, cardinality = self._distance(p, masks, valid)
-            self.dice = (distance / (cardinality + 1)).mean(1)
-        self.ce.append(pixels.detach().float().view(len(masks), -1).sum(1) / denominator)
-        if self.weights is not None:
-            loss = (pixels.view(len(masks), -1).sum(1) * self.weights).sum()
-        return loss / denominator
-
-    def _distance(self, p: Tensor, masks: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Return C - 2 I by image and class (B, nc), and the batch's C (nc,), of probabilities (B h w, nc)."""
-        images, nc = len(masks), self.stock.nc
-        flat = masks.reshape(-1).long()
-        shown = valid.float()
-        of_image = torch.arange(images, device=p.device).repeat_interleave(flat.numel() // images)
-        if nc == 1:
-            own, marked = p[:, 0], (flat == 1).float() * shown
-            place = of_image
-        else:
-            target = flat.masked_fill(~valid, 0)
-            own, marked = p.gather(1, target[:, None])[:, 0], shown
-            place = of_image * nc + target
-        none = p.new_zeros(images * nc)
-        count = none.index_add(0, place, marked).view(images, nc)
-        intersection = none.index_add(0, place, own * marked).view(images, nc)
-        cardinality = (p * shown[:, None]).view(images, -1, nc).sum(1) + count
-        return cardinality - 2 * intersection, cardinality.sum(0)
+            self.dice = dice.detach()
+            self.weighted_dice = (dice * self.weights).sum() if self.weights is not None else None
+        self.ce.append(ce.detach())
+        return self.ce_loss(preds, masks, valid) if self.weights is None else (ce * self.weights).sum()
 
     def _dice_loss(self, preds: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
-        if self.weights is None:
-            return self.dice_loss(preds, masks, valid)
-        p = preds.float().sigmoid() if self.stock.nc == 1 else preds.float().softmax(1)
-        p = p.permute(0, 2, 3, 1).reshape(-1, self.stock.nc)
-        distance, cardinality = self._distance(p, masks, valid)
-        return ((distance * self.weights[:, None]).sum(0) / (cardinality + 1)).mean()
+        return self.dice_loss(preds, masks, valid) if self.weighted_dice is None else self.weighted_dice
+
+    def _terms(self, logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the cross-entropy, a sum, and C - 2 I and C (nc,) of an image's logits (nc, h, w) and mask (h, w)."""
+        nc = self.stock.nc
+        logits, flat = logits.reshape(nc, -1).t(), mask.reshape(-1).long()
+        shown = (flat != IGNORED).float()
+        if nc == 1:
+            target, marked = torch.zeros_like(flat), (flat == 1).float()
+            truth = flat.masked_fill(flat == IGNORED, 0).float()
+            ce = (F.binary_cross_entropy_with_logits(logits[:, 0], truth, reduction="none") * shown).sum()
+            p = logits.sigmoid()
+        else:
+            target, marked = flat.masked_fill(flat == IGNORED, 0), shown
+            log_p = logits.log_softmax(1)
+            ce = F.nll_loss(log_p, flat, self.stock.ce.weight, ignore_index=IGNORED, reduction="sum")
+            p = log_p.exp()
+        none = logits.new_zeros(nc)
+        intersection = none.index_add(0, target, p.gather(1, target[:, None])[:, 0] * marked)
+        cardinality = (p * shown[:, None]).sum(0) + none.index_add(0, target, marked)
+        return ce, cardinality - 2 * intersection, cardinality
