@@ -149,9 +149,9 @@ def find_val_json(data: dict[str, Any]) -> Path | None:
 
 
 def coco_metrics(
-    truth: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int]
+    truth: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int], kind: str = "bbox"
 ) -> dict[str, float]:
-    """Return the 12 figures of pycocotools' bbox evaluation over `image_ids`; -1 where nothing is to be found."""
+    """Return the 12 figures of pycocotools' `bbox` or `segm` evaluation over `image_ids`; -1 for what is not there."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -166,7 +166,7 @@ def coco_metrics(
         ]
         ground.dataset = {"info": {}, **truth, "annotations": annotations}
         ground.createIndex()
-        judge = COCOeval(ground, ground.loadRes(predictions), "bbox")
+        judge = COCOeval(ground, ground.loadRes(predictions), kind)
         judge.params.imgIds = sorted(image_ids)
         judge.evaluate()
         judge.accumulate()
@@ -174,25 +174,35 @@ def coco_metrics(
     return dict(zip(NAMES, map(float, judge.stats)))
 
 
-def format_table(metrics: dict[str, float]) -> str:
+def format_table(metrics: dict[str, float], kind: str = "bbox") -> str:
     """Return the 12 figures in two columns."""
     left, right = NAMES[:6], NAMES[6:]
     rows = [f"  {a:<10}{metrics[a]:7.3f}    {b:<10}{metrics[b]:7.3f}" for a, b in zip(left, right)]
-    return "COCO metrics (pycocotools, bbox)\n" + "\n".join(rows)
+    return f"COCO metrics (pycocotools, {kind})\n" + "\n".join(rows)
 
 
 def evaluate(weights: Path, data: str, val_json: Path | None, **arguments: Any) -> dict[str, float]:
+    """Judge the boxes of weights; see `evaluate_kinds`."""
+    return evaluate_kinds(weights, data, val_json, **arguments)["bbox"]
+
+
+def evaluate_kinds(weights: Path, data: str, val_json: Path | None, **arguments: Any) -> dict[str, dict[str, float]]:
     """Judge weights on the validation set by pycocotools; arguments are the host's (imgsz, batch, device, ...).
 
     Without `val_json` the set's labels are the ground truth.
+
+    Returns:
+        `bbox` -> its 12 figures, and `segm` -> its 12 figures for weights that predict masks and data with outlines.
 
     Raises:
         ConfigError: if classes or images of the JSON are not those of the data.
     """
     from ultralytics import YOLO
-    from ultralytics.models.yolo.detect import DetectionValidator
 
-    class Collector(DetectionValidator):  # type: ignore[misc]
+    model = YOLO(weights)
+    kinds = ("bbox", "segm") if model.task == "segment" else ("bbox",)
+
+    class Collector(model.task_map[model.task]["validator"]):  # type: ignore[misc,name-defined]
         """The host's validator, whose predictions are judged here and not by the host."""
 
         kept: dict[str, Any] = {}
@@ -215,24 +225,29 @@ def evaluate(weights: Path, data: str, val_json: Path | None, **arguments: Any) 
 
     with tempfile.TemporaryDirectory() as folder:
         fixed = {"data": data, "save_json": True, "plots": False, "project": folder, "name": "val"}
-        YOLO(weights).val(validator=Collector, **{"conf": 0.001, "verbose": False, **arguments, **fixed})
+        model.val(validator=Collector, **{"conf": 0.001, "verbose": False, **arguments, **fixed})
     kept = Collector.kept
     if not kept:
-        return dict.fromkeys(NAMES, 0.0)
+        return {kind: dict.fromkeys(NAMES, 0.0) for kind in kinds}
     truth = read_json(val_json) if val_json else truth_of_labels(kept["data"], kept["names"])
     ids = match_images(truth["images"], [str(file) for file in kept["data"].im_files], val_json)
     category = match_categories(truth["categories"], kept["names"], val_json)
-    predictions = [
-        {
-            "image_id": ids[p["file_name"]],
-            "category_id": category[p["category_id"]],
-            "bbox": p["bbox"],
-            "score": p["score"],
-        }
-        for p in kept["predictions"]
-        if p["category_id"] in category
-    ]
-    return coco_metrics(truth, predictions, ids.values())
+    results = {}
+    for kind, key in zip(kinds, ("bbox", "segmentation")):
+        if not all(annotation.get(key) for annotation in truth["annotations"]):
+            continue
+        predictions = [
+            {
+                "image_id": ids[p["file_name"]],
+                "category_id": category[p["category_id"]],
+                key: p[key],
+                "score": p["score"],
+            }
+            for p in kept["predictions"]
+            if p["category_id"] in category
+        ]
+        results[kind] = coco_metrics(truth, predictions, ids.values(), kind)
+    return results
 
 
 def match_images(images: list[dict[str, Any]], files: list[str], source: Any) -> dict[str, int]:
@@ -294,7 +309,8 @@ def truth_of_labels(dataset: Any, names: dict[int, str]) -> dict[str, Any]:
         with Image.open(label["im_file"]) as image:
             width, height = exif_size(image)  # the host drops `shape` when it batches by aspect ratio
         images.append({"id": image_id, "file_name": str(label["im_file"]), "width": width, "height": height})
-        for cls, (x, y, w, h) in zip(label["cls"].reshape(-1).tolist(), label["bboxes"].tolist()):
+        outlines = label["segments"] or [None] * len(label["cls"])
+        for cls, (x, y, w, h), outline in zip(label["cls"].reshape(-1).tolist(), label["bboxes"].tolist(), outlines):
             box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
             annotations.append(
                 {
@@ -306,5 +322,7 @@ def truth_of_labels(dataset: Any, names: dict[int, str]) -> dict[str, Any]:
                     "iscrowd": 0,
                 }
             )
+            if outline is not None:
+                annotations[-1]["segmentation"] = [(outline * [width, height]).reshape(-1).tolist()]
     categories = [{"id": index + 1, "name": name} for index, name in names.items()]
     return {"images": images, "annotations": annotations, "categories": categories}
