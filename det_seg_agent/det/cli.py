@@ -1,4 +1,4 @@
-"""The command line: the grammar of `yolo detect train`, with our settings under `agent.`."""
+"""The command line: the grammar of `yolo train`, with our settings under `agent.`."""
 
 import contextlib
 import sys
@@ -13,9 +13,13 @@ from det_seg_agent.settings import parse, unknown_key
 
 USAGE = """usage: train_det.py [--config FILE.yaml] key=value ...
 
-Every key of `yolo detect train` works (model=yolov8n.yaml data=coco.yaml epochs=100 imgsz=640 ...); ours are under
+Every key of `yolo train` works (model=yolov8n.yaml data=coco.yaml epochs=100 imgsz=640 ...); ours are under
 agent. (agent.strategy=agent agent.ratio=0.6 agent.schedule=oscillating agent.options.lr=0.001 ...).
-data= takes an Ultralytics YAML or the folder of an MS-COCO download. resume=PATH/last.pt goes on with a run."""
+The model decides the task: detect, segment, pose, obb, classify, semantic. data= takes what the host's does, or the
+folder of an MS-COCO download (detect, segment, semantic). resume=PATH/last.pt goes on with a run."""
+
+TASKS = ("detect", "segment", "pose", "obb", "classify", "semantic")
+FOLDER_TASKS = ("detect", "segment", "semantic")  # those that the labels of instances_*.json are enough for
 
 
 def parse_arguments(arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -32,8 +36,10 @@ def parse_arguments(arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any
             path = word.partition("=")[2] or (words.pop(0) if words else "")
             merged.update(read_config(path))
             continue
-        if word in ("detect", "train"):
+        if word == "train":
             continue
+        if word in TASKS:
+            word = f"task={word}"
         if word == "resume":
             word = "resume=true"
         key, sign, text = word.partition("=")
@@ -80,46 +86,84 @@ def split(merged: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return host, agent
 
 
-def train(host: dict[str, Any], agent: dict[str, Any]) -> dict[str, Any]:
-    """Train, judge the best weights by pycocotools, and return what `metrics.json` holds.
+def load_model(host: dict[str, Any]) -> Any:
+    """Return the host's model for its arguments, and take `model` and `task` out of them.
 
     Raises:
-        ConfigError: for settings, data or models that cannot work.
+        ConfigError: for a model of another task than the one asked for, or a resume without a checkpoint.
     """
-    from ultralytics import YOLO
-    from ultralytics.utils import RANK, YAML
+    from ultralytics import RTDETR, YOLO
 
-    from det_seg_agent.det.coco import evaluate, find_val_json, format_table, prepare_data
-    from det_seg_agent.det.settings import DetSettings
-    from det_seg_agent.det.trainer import AgentDetectionTrainer
-    from det_seg_agent.report import write_json
-    from det_seg_agent.strategies import strategy_class
-
-    settings = parse(DetSettings, agent, "agent.")
-    parse(strategy_class(settings.strategy).Options, settings.options, "agent.options.")
-    if host.get("data") is not None:
-        host["data"] = str(prepare_data(host["data"]))
-    elif not host.get("resume"):
-        raise ConfigError("data= is missing; give an Ultralytics YAML or the folder of an MS-COCO download.")
-    if settings.val_json is not None and not Path(settings.val_json).is_file():
-        raise ConfigError(f"agent.val_json={settings.val_json}: there is no such file.")
     resume = host.get("resume")
     if resume and not isinstance(resume, str):
         host["resume"] = resume = host.get("model")
         if not (resume and Path(resume).is_file()):
             raise ConfigError("resume=true needs model=PATH/weights/last.pt of the run, or give resume=PATH.")
-    model = YOLO(resume or host.pop("model", "yolov8n.yaml"))
+    name = str(resume or host.pop("model", "yolov8n.yaml"))
+    model = RTDETR(name) if "rtdetr" in Path(name).stem.lower() else YOLO(name)  # as the host's command line
+    task = host.pop("task", model.task)
+    if task != model.task:
+        raise ConfigError(f"task={task}: the model {name} is for {model.task}. Give a model of the task, or drop task.")
+    return model
+
+
+def train(host: dict[str, Any], agent: dict[str, Any]) -> dict[str, Any]:
+    """Train, judge the best weights, and return what `metrics.json` holds.
+
+    Boxes and masks are judged by pycocotools, the rest by the host's own validator.
+
+    Raises:
+        ConfigError: for settings, data or models that cannot work.
+    """
+    from ultralytics.utils import RANK, YAML
+
+    from det_seg_agent.det.coco import prepare_data
+    from det_seg_agent.det.settings import DetSettings
+    from det_seg_agent.det.trainers import trainer_for
+    from det_seg_agent.report import write_json
+    from det_seg_agent.strategies import strategy_class
+
+    settings = parse(DetSettings, agent, "agent.")
+    parse(strategy_class(settings.strategy).Options, settings.options, "agent.options.")
+    data = host.get("data")
+    if data is None and not host.get("resume"):
+        raise ConfigError("data= is missing; give an Ultralytics YAML or the folder of an MS-COCO download.")
+    if settings.val_json is not None and not Path(settings.val_json).is_file():
+        raise ConfigError(f"agent.val_json={settings.val_json}: there is no such file.")
+    model = load_model(host)
+    trainer_class = trainer_for(model)
+    if data is not None and model.task in FOLDER_TASKS:
+        host["data"] = str(prepare_data(data, segments=model.task != "detect"))
+    elif data is not None and model.task != "classify" and Path(data).is_dir():
+        raise ConfigError(f"data={data}: a folder is no data for task={model.task}; give a data YAML of the task.")
     started = time.time()
-    trainer_class = AgentDetectionTrainer.configured(**agent) if agent else AgentDetectionTrainer
-    model.train(trainer=trainer_class, **{k: v for k, v in host.items() if k not in ("model", "mode", "task")})
+    model.train(
+        trainer=trainer_class.configured(**agent) if agent else trainer_class,
+        **{k: v for k, v in host.items() if k not in ("model", "mode")},
+    )
     trainer = model.trainer
     wall = time.time() - started
     if RANK not in {-1, 0} or trainer.selector is None or not trainer.best.exists():
         return {}
     YAML.save(trainer.save_dir / "agent.yaml", trainer.agent_settings.model_dump())
-    found = settings.val_json or trainer.agent_settings.val_json or find_val_json(trainer.data)
+    result = {**judge(trainer, settings.val_json), **trainer.report.result(wall)}
+    print(trainer.report.closing(wall))
+    write_json(trainer.save_dir / "metrics.json", result)
+    return result
+
+
+def judge(trainer: Any, val_json: str | None) -> dict[str, Any]:
+    """Return the best weights' figures: `coco` (boxes) and `coco_segm` (masks), or `host`, and `judged_on`."""
+    from det_seg_agent.det.coco import evaluate_kinds, find_val_json, format_table
+
     args = trainer.args
-    coco = evaluate(
+    if args.task not in ("detect", "segment"):
+        ours = trainer.report.scalars()
+        figures = {key: float(value) for key, value in trainer.metrics.items() if key not in ours}
+        print("\n" + "\n".join(f"  {key:<28}{value:8.4f}" for key, value in figures.items()))
+        return {"host": figures, "judged_on": "the validation set, by the host's own validator"}
+    found = val_json or trainer.agent_settings.val_json or find_val_json(trainer.data)
+    judged = evaluate_kinds(
         trainer.best,
         str(args.data),
         Path(found) if found else None,
@@ -129,12 +173,11 @@ def train(host: dict[str, Any], agent: dict[str, Any]) -> dict[str, Any]:
         workers=args.workers,
         single_cls=args.single_cls,
     )
-    print("\n" + format_table(coco))
+    for kind, figures in judged.items():
+        print("\n" + format_table(figures, kind))
+    names = {"bbox": "coco", "segm": "coco_segm"}
     judged_on = str(found) if found else "the labels of the validation set"
-    result = {"coco": coco, **trainer.report.result(wall), "judged_on": judged_on}
-    print(trainer.report.closing(wall))
-    write_json(trainer.save_dir / "metrics.json", result)
-    return result
+    return {**{names[kind]: figures for kind, figures in judged.items()}, "judged_on": judged_on}
 
 
 def main(arguments: list[str] | None = None) -> int:

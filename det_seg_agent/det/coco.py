@@ -23,10 +23,11 @@ MARK = "# Made from annotations/instances_*.json; made again when those change.\
 MOST_CLASSES = 10_000
 
 
-def prepare_data(data: str | Path) -> str:
+def prepare_data(data: str | Path, segments: bool = False) -> str:
     """Return what the host's `data=` takes: a folder of an MS-COCO download is converted once, the rest is as it is.
 
-    The conversion is the host's own; it goes to `<folder>/ultralytics`, with links to the images.
+    The conversion is the host's own; it goes to `<folder>/ultralytics`, or for outlines (`segments`) in place of boxes
+    to `<folder>/ultralytics-segments`, with links to the images.
 
     Raises:
         ConfigError: for a folder without the expected files, unreadable JSON, or a folder that cannot be written to.
@@ -46,7 +47,7 @@ def prepare_data(data: str | Path) -> str:
             f"data={data}: not the folder of an MS-COCO download: {', '.join(wanted)} are expected (or train and val "
             f"as the names), and {', '.join(missing)} are missing; complete the folder, or give a data YAML."
         )
-    target = root / "ultralytics"
+    target = root / ("ultralytics-segments" if segments else "ultralytics")
     ready = target / "data.yaml"
     if target.exists() and not (ready.is_file() and ready.read_text(encoding="utf-8").startswith(MARK)):
         raise ConfigError(f"data={data}: {target} is in the way of the conversion and not made by it; rename it.")
@@ -55,14 +56,14 @@ def prepare_data(data: str | Path) -> str:
     if not os.access(root, os.W_OK):
         raise ConfigError(f"data={data}: the folder is not writable, and the labels go to {target}; make it writable.")
     with tempfile.TemporaryDirectory(dir=root, prefix=".ultralytics-") as work:
-        built = _convert(root, jsons, splits, Path(work))
+        built = _convert(root, jsons, splits, Path(work), segments)
         if target.exists():
             shutil.rmtree(target)
         os.replace(built, target)
     return str(ready)
 
 
-def _convert(root: Path, jsons: list[Path], splits: tuple[str, str], work: Path) -> Path:
+def _convert(root: Path, jsons: list[Path], splits: tuple[str, str], work: Path, segments: bool) -> Path:
     from ultralytics.data.converter import coco91_to_coco80_class, convert_coco
 
     categories: dict[int, str] = {}
@@ -91,7 +92,7 @@ def _convert(root: Path, jsons: list[Path], splits: tuple[str, str], work: Path)
         (work / "annotations" / path.name).symlink_to(path)
     built = work / "built"
     try:
-        convert_coco(str(work / "annotations"), str(built), cls91to80=is_coco)
+        convert_coco(str(work / "annotations"), str(built), cls91to80=is_coco, use_segments=segments)
     except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise ConfigError(
             f"data={root}: the host's converter cannot read {jsons[0].name} and {jsons[1].name} ({error!r}); an "
@@ -148,9 +149,9 @@ def find_val_json(data: dict[str, Any]) -> Path | None:
 
 
 def coco_metrics(
-    truth: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int]
+    truth: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int], kind: str = "bbox"
 ) -> dict[str, float]:
-    """Return the 12 figures of pycocotools' bbox evaluation over `image_ids`; -1 where nothing is to be found."""
+    """Return the 12 figures of pycocotools' `bbox` or `segm` evaluation over `image_ids`; -1 for what is not there."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -165,7 +166,7 @@ def coco_metrics(
         ]
         ground.dataset = {"info": {}, **truth, "annotations": annotations}
         ground.createIndex()
-        judge = COCOeval(ground, ground.loadRes(predictions), "bbox")
+        judge = COCOeval(ground, ground.loadRes(predictions), kind)
         judge.params.imgIds = sorted(image_ids)
         judge.evaluate()
         judge.accumulate()
@@ -173,25 +174,35 @@ def coco_metrics(
     return dict(zip(NAMES, map(float, judge.stats)))
 
 
-def format_table(metrics: dict[str, float]) -> str:
+def format_table(metrics: dict[str, float], kind: str = "bbox") -> str:
     """Return the 12 figures in two columns."""
     left, right = NAMES[:6], NAMES[6:]
     rows = [f"  {a:<10}{metrics[a]:7.3f}    {b:<10}{metrics[b]:7.3f}" for a, b in zip(left, right)]
-    return "COCO metrics (pycocotools, bbox)\n" + "\n".join(rows)
+    return f"COCO metrics (pycocotools, {kind})\n" + "\n".join(rows)
 
 
 def evaluate(weights: Path, data: str, val_json: Path | None, **arguments: Any) -> dict[str, float]:
+    """Judge the boxes of weights; see `evaluate_kinds`."""
+    return evaluate_kinds(weights, data, val_json, **arguments)["bbox"]
+
+
+def evaluate_kinds(weights: Path, data: str, val_json: Path | None, **arguments: Any) -> dict[str, dict[str, float]]:
     """Judge weights on the validation set by pycocotools; arguments are the host's (imgsz, batch, device, ...).
 
     Without `val_json` the set's labels are the ground truth.
+
+    Returns:
+        `bbox` -> its 12 figures, and `segm` -> its 12 figures for weights that predict masks and data with outlines.
 
     Raises:
         ConfigError: if classes or images of the JSON are not those of the data.
     """
     from ultralytics import YOLO
-    from ultralytics.models.yolo.detect import DetectionValidator
 
-    class Collector(DetectionValidator):  # type: ignore[misc]
+    model = YOLO(weights)
+    kinds = ("bbox", "segm") if model.task == "segment" else ("bbox",)
+
+    class Collector(model.task_map[model.task]["validator"]):  # type: ignore[misc,name-defined]
         """The host's validator, whose predictions are judged here and not by the host."""
 
         kept: dict[str, Any] = {}
@@ -214,26 +225,31 @@ def evaluate(weights: Path, data: str, val_json: Path | None, **arguments: Any) 
 
     with tempfile.TemporaryDirectory() as folder:
         fixed = {"data": data, "save_json": True, "plots": False, "project": folder, "name": "val"}
-        YOLO(weights).val(validator=Collector, **{"conf": 0.001, "verbose": False, **arguments, **fixed})
+        model.val(validator=Collector, **{"conf": 0.001, "verbose": False, **arguments, **fixed})
     kept = Collector.kept
     if not kept:
-        return dict.fromkeys(NAMES, 0.0)
+        return {kind: dict.fromkeys(NAMES, 0.0) for kind in kinds}
     truth = read_json(val_json) if val_json else truth_of_labels(kept["data"], kept["names"])
     ids = match_images(truth["images"], [str(file) for file in kept["data"].im_files], val_json)
     if arguments.get("single_cls"):
         truth = one_category(truth)
     category = match_categories(truth["categories"], kept["names"], val_json)
-    predictions = [
-        {
-            "image_id": ids[p["file_name"]],
-            "category_id": category[p["category_id"]],
-            "bbox": p["bbox"],
-            "score": p["score"],
-        }
-        for p in kept["predictions"]
-        if p["category_id"] in category
-    ]
-    return coco_metrics(truth, predictions, ids.values())
+    results = {}
+    for kind, key in zip(kinds, ("bbox", "segmentation")):
+        if not all(annotation.get(key) for annotation in truth["annotations"]):
+            continue
+        predictions = [
+            {
+                "image_id": ids[p["file_name"]],
+                "category_id": category[p["category_id"]],
+                key: p[key],
+                "score": p["score"],
+            }
+            for p in kept["predictions"]
+            if p["category_id"] in category
+        ]
+        results[kind] = coco_metrics(truth, predictions, ids.values(), kind)
+    return results
 
 
 def one_category(truth: dict[str, Any]) -> dict[str, Any]:
@@ -301,7 +317,8 @@ def truth_of_labels(dataset: Any, names: dict[int, str]) -> dict[str, Any]:
         with Image.open(label["im_file"]) as image:
             width, height = exif_size(image)  # the host drops `shape` when it batches by aspect ratio
         images.append({"id": image_id, "file_name": str(label["im_file"]), "width": width, "height": height})
-        for cls, (x, y, w, h) in zip(label["cls"].reshape(-1).tolist(), label["bboxes"].tolist()):
+        outlines = label["segments"] or [None] * len(label["cls"])
+        for cls, (x, y, w, h), outline in zip(label["cls"].reshape(-1).tolist(), label["bboxes"].tolist(), outlines):
             box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
             annotations.append(
                 {
@@ -313,5 +330,7 @@ def truth_of_labels(dataset: Any, names: dict[int, str]) -> dict[str, Any]:
                     "iscrowd": 0,
                 }
             )
+            if outline is not None:
+                annotations[-1]["segmentation"] = [(outline * [width, height]).reshape(-1).tolist()]
     categories = [{"id": index + 1, "name": name} for index, name in names.items()]
     return {"images": images, "annotations": annotations, "categories": categories}

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset, default_collate, get_worker_info
+from ultralytics.data import ClassificationDataset
 
 from det_seg_agent.det.credit import corners, credit_transforms, shares
 from det_seg_agent.seeding import derive_seed
@@ -113,9 +114,7 @@ class IndexedDataset(Dataset[dict[str, Any]]):
         self.host.transforms = credit_transforms(self.host.transforms, self.partners)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        pass_index = int(self.current.meta[0])
-        if self.fresh and pass_index != self._pass:
-            self._begin(pass_index)
+        self._begin()
         label = load(self.host, index)
         if self.fresh and self.host.rect:
             label["rect_shape"] = self.current.shape[index].numpy()
@@ -124,15 +123,25 @@ class IndexedDataset(Dataset[dict[str, Any]]):
         item["credits"] = list(shares(item.pop("shown"), height, width).items())
         return item
 
-    def _begin(self, pass_index: int) -> None:
+    def _begin(self) -> None:
+        pass_index = int(self.current.meta[0])
+        if not self.fresh or pass_index == self._pass:
+            return
         self._pass = pass_index
+        self._forget()
+        info = get_worker_info()
+        if info is not None:
+            seed_process(self.seed, pass_index, self.rank, info.id + 1)
+
+    def _forget(self) -> None:
         if self.host.cache != "ram":
             while self.host.buffer:
                 old = self.host.buffer.pop()
                 self.host.ims[old] = self.host.im_hw0[old] = self.host.im_hw[old] = None
-        info = get_worker_info()
-        if info is not None:
-            seed_process(self.seed, pass_index, self.rank, info.id + 1)
+
+    def _stack(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = self.host.collate_fn(items)
+        return batch
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate as the host does, and add `credit_index`, `credit_image`, `credit_share` (C,) and `loss_weight` (B,).
@@ -141,7 +150,7 @@ class IndexedDataset(Dataset[dict[str, Any]]):
         weighted by their shares.
         """
         credits = [item.pop("credits") for item in items]
-        batch: dict[str, Any] = self.host.collate_fn(items)
+        batch = self._stack(items)
         flat = [(image, index, share) for image, pairs in enumerate(credits) for index, share in pairs]
         batch["credit_image"] = torch.tensor([row[0] for row in flat])
         batch["credit_index"] = torch.tensor([row[1] for row in flat])
@@ -154,12 +163,44 @@ class IndexedDataset(Dataset[dict[str, Any]]):
     def set_pass(self, pass_index: int, indices: Tensor, weights: Tensor | None, order: list[int], batch: int) -> None:
         """Make `indices` the selection; `order` is this process's walk over it, in batches of `batch`."""
         self.current.set(pass_index, indices, weights)
-        if self.host.rect:
+        if self.rect:
             stock = np.stack([self.host.batch_shapes[self.host.batch[i]] for i in order])
             for start in range(0, len(order), batch):
                 rows = slice(start, start + batch)
                 largest = torch.from_numpy(stock[rows].max(0).astype(np.int64))
                 self.current.shape[torch.tensor(order[rows])] = largest
+
+
+class IndexedImages(IndexedDataset):
+    """A `ClassificationDataset` whose items know their samples: each shows one image."""
+
+    rect = False
+
+    def __init__(self, host: Any, seed: int, rank: int, fresh: bool):
+        self.host, self.seed, self.rank, self.fresh = host, seed, rank, fresh
+        self.current = SharedPass(len(host))
+        self._pass = -1
+        self.im_files = [sample[0] for sample in host.samples]
+
+    def close_mosaic(self, hyp: Any) -> None:
+        """Do nothing: there is no mosaic."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        self._begin()
+        return {**self.host[index], "credits": [(index, 1.0)]}
+
+    def _forget(self) -> None:
+        pass
+
+    def _stack(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = default_collate(items)
+        return batch
+
+
+def index_dataset(host: Any, seed: int, rank: int, fresh: bool) -> IndexedDataset:
+    """Return the indexed form of a data set of the host."""
+    cls = IndexedImages if isinstance(host, ClassificationDataset) else IndexedDataset
+    return cls(host, seed, rank, fresh)
 
 
 def seed_process(seed: int, pass_index: int, rank: int, worker: int) -> None:

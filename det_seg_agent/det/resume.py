@@ -15,7 +15,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from det_seg_agent.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
-    from det_seg_agent.det.trainer import AgentDetectionTrainer
+    from det_seg_agent.det.trainer import AgentTrainerMixin
 
 LAST, OLD, BEST = "agent_last.pt", "agent_last_old.pt", "agent_best.pt"
 
@@ -65,7 +65,7 @@ def find_state(checkpoint: Path) -> dict[str, Any]:
     )
 
 
-def grab_training(trainer: "AgentDetectionTrainer", batches: int) -> dict[str, Any]:
+def grab_training(trainer: "AgentTrainerMixin", batches: int) -> dict[str, Any]:
     """Return the exact training state between two epochs, as tensors and primitives."""
     model = unwrap_model(trainer.model)
     gradients = [None if p.grad is None else p.grad.detach().clone() for p in model.parameters()] if batches else []
@@ -80,7 +80,7 @@ def grab_training(trainer: "AgentDetectionTrainer", batches: int) -> dict[str, A
     }
 
 
-def restore_training(trainer: "AgentDetectionTrainer", saved: dict[str, Any], gradients: bool) -> int:
+def restore_training(trainer: "AgentTrainerMixin", saved: dict[str, Any], gradients: bool) -> int:
     """Put the exact training state back; gradients apart, as the host clears them before the first epoch.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The Ultralytics trainer that trains on what the agent selects."""
+"""The Ultralytics trainers that train on what the agent selects."""
 
 import inspect
 from copy import deepcopy
@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from det_seg_agent.det.criterion import SignalCriterion, check_criterion
-from det_seg_agent.det.dataset import IndexedDataset, seed_process
+from det_seg_agent.det.criterion import SignalCriterion
+from det_seg_agent.det.dataset import IndexedDataset, index_dataset, seed_process
+from det_seg_agent.det.heads import check_head
 from det_seg_agent.det.loader import SelectionLoader
 from det_seg_agent.det.resume import find_state, grab_training, restore_training, save_state, slim_states
 from det_seg_agent.det.settings import DetSettings, from_environment, to_environment
@@ -24,29 +26,30 @@ from det_seg_agent.settings import parse
 NEVER = 1 << 60
 
 
-class AgentDetectionTrainer(DetectionTrainer):
-    """`DetectionTrainer` whose epochs walk over selections.
-
-    Use `YOLO(...).train(trainer=AgentDetectionTrainer.configured(ratio=0.6), ...)`; the plain class has the default
-    settings. Every key of the host works as it does there.
+class AgentTrainerMixin(BaseTrainer):
+    """What makes a trainer of the host walk over selections; it stands before the host's class among the bases.
 
     Raises:
         ConfigError: for settings or models that cannot work, before training starts.
     """
 
     settings: DetSettings | None = None
+    task: str  # the host's task that the trainer is for
 
     @classmethod
-    def configured(cls, **fields: Any) -> type["AgentDetectionTrainer"]:
+    def configured(cls, **fields: Any) -> type["AgentTrainerMixin"]:
         """Return a trainer class with these settings; see `DetSettings`."""
-        return type(cls.__name__, (cls,), {"settings": parse(DetSettings, fields, "agent."), "__module__": __name__})
+        body = {"settings": parse(DetSettings, fields, "agent."), "__module__": cls.__module__}
+        return type(cls.__name__, (cls,), body)
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.selector: Selector | None = None
         self.saved: dict[str, Any] | None = None
         super().__init__(*args, **kwargs)
-        if self.args.task != "detect":
-            raise ConfigError(f"task={self.args.task!r} is not supported; valid: detect.")
+        if self.args.task != self.task:
+            raise ConfigError(f"task={self.args.task!r} is not for {type(self).__name__}; valid: {self.task}.")
+        if self.args.distill_model is not None:
+            raise ConfigError("distill_model is not supported: its loss is no sum over images. Drop it.")
         self.agent_settings = self.settings or from_environment() or parse(DetSettings, {})
         if self.resume:
             self.saved = find_state(Path(self.args.resume))
@@ -74,6 +77,12 @@ class AgentDetectionTrainer(DetectionTrainer):
                 )
         return saved
 
+    def get_model(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the host's model, and refuse one whose head is not for this trainer."""
+        model = super().get_model(*args, **kwargs)
+        check_head(model.model[-1], next(cls.__name__ for cls in type(self).__mro__ if "task" in vars(cls)))
+        return model
+
     # Data -----------------------------------------------------------------------------------------------------------
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
@@ -88,12 +97,12 @@ class AgentDetectionTrainer(DetectionTrainer):
                 self.agent_settings,
                 rank=max(RANK, 0),
                 world_size=max(self.world_size, 1),
-                shuffle=not stock.dataset.rect,
+                shuffle=not getattr(stock.dataset, "rect", False),
             )
         elif len(self.selector) != len(stock.dataset):
             raise ConfigError(f"the data set has changed from {len(self.selector)} to {len(stock.dataset)} images.")
         seed = self.agent_settings.seed or 0
-        dataset = IndexedDataset(stock.dataset, seed, max(RANK, 0), fresh=not self.selector.selects_all)
+        dataset = index_dataset(stock.dataset, seed, max(RANK, 0), fresh=not self.selector.selects_all)
         if not self.selector.selects_all:
             return SelectionLoader(dataset, self.selector.sampler, stock)
         stock_dataset_replaced(stock, dataset)
@@ -105,8 +114,9 @@ class AgentDetectionTrainer(DetectionTrainer):
         assert self.selector is not None
         model = unwrap_model(self.model)
         stock = getattr(model, "criterion", None) or model.init_criterion()
-        check_criterion(stock)
-        model.criterion = SignalCriterion(stock, self.selector.observe)
+        if hasattr(model, "criterion"):
+            del model.criterion  # one that is a module gives its name to modules alone
+        model.criterion = SignalCriterion(stock, self.selector.observe, model.model[-1])
         files = [str(f) for f in self.train_loader.dataset.im_files]
         self.report = Report(self.save_dir, self.selector, files, self.agent_settings.trace)
         if self.saved is not None:
@@ -126,7 +136,7 @@ class AgentDetectionTrainer(DetectionTrainer):
         self.report.mark()
         selection = self.selector.begin_pass(self.epoch)
         dataset, loader = self.train_loader.dataset, self.train_loader
-        order = list(self.selector.sampler) if dataset.host.rect else []
+        order = list(self.selector.sampler) if dataset.rect else []
         if not self.selector.selects_all:
             dataset.set_pass(self.epoch, selection.indices, selection.weights, order, loader.batch_size)
             seed_process(self.selector.sampler.seed, self.epoch, max(RANK, 0), 0)
@@ -151,7 +161,9 @@ class AgentDetectionTrainer(DetectionTrainer):
             self._batches += 1
             self._nominal: int = self.accumulate  # type: ignore[has-type]
             self.accumulate = -NEVER if self._batches >= self._nominal else NEVER
-        return super().preprocess_batch(batch)
+        batch = super().preprocess_batch(batch)
+        unwrap_model(self.model).criterion.carry(batch)
+        return batch
 
     def optimizer_step(self) -> None:
         """Step as the host does."""
@@ -201,6 +213,16 @@ class AgentDetectionTrainer(DetectionTrainer):
     def _on_train_end(self) -> None:
         self.report.finish()
         slim_states(self.wdir)
+
+
+class AgentDetectionTrainer(AgentTrainerMixin, DetectionTrainer):
+    """`DetectionTrainer` whose epochs walk over selections.
+
+    Use `YOLO(...).train(trainer=AgentDetectionTrainer.configured(ratio=0.6), ...)`; the plain class has the default
+    settings. Every key of the host works as it does there.
+    """
+
+    task = "detect"
 
 
 def stock_dataset_replaced(loader: Any, dataset: IndexedDataset) -> None:

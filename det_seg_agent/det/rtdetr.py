@@ -1,0 +1,113 @@
+"""The terms of RT-DETR's loss, which also keep every image's part of it.
+
+All its terms are sums over queries, divided by the number of matched boxes in the batch; which image a matched query
+is of is in the matcher's indices. The formulas are the host's (ultralytics 8.4.190, `models/utils/loss.py`).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from ultralytics.utils.loss import FocalLoss, VarifocalLoss
+from ultralytics.utils.metrics import bbox_iou
+
+
+class QueryTerms:
+    """Replaces the terms of an `RTDETRDetectionLoss`, which computes the same for each layer and group of queries.
+
+    Attributes:
+        total: (B,) float32, each image's part of the sum of all terms.
+    """
+
+    def __init__(self, stock: Any):
+        self.gains, self.index = stock.loss_gain, stock._get_index
+        stock._get_index, stock._get_loss_bbox = self._get_index, self._get_loss_bbox
+        stock.fl, stock.vfl = ImageFocal(stock.fl, self), ImageVarifocal(stock.vfl, self)
+
+    def begin(self, images: int, weights: Tensor | None) -> None:
+        """Forget the last batch."""
+        self.images, self.weights = images, weights
+        self.shown: dict[str, Tensor] = {}
+        self.first: Any = None
+        self.total: Any = 0
+
+    def parts(self) -> Tensor:
+        """Return (B, 3) float32: each image's part of the GIoU, class and L1 losses of the last decoder layer."""
+        return torch.stack([self.shown[name] for name in ("giou", "class", "bbox")], 1)
+
+    def note(self, name: str, own: Tensor) -> None:
+        """Take each image's part (B,) of a term; the first layer that the host asks for is the one that it shows."""
+        self.shown.setdefault(name, own)
+        self.total = self.total + own
+
+    def _get_index(self, match_indices: list[tuple[Tensor, Tensor]]) -> Any:
+        found = self.index(match_indices)
+        self.rows, queries = found[0]
+        if self.first is None:
+            self.first = self.rows, queries
+        return found
+
+    def by_class(self, per_image: Tensor, queries: int) -> None:
+        """Take the class losses (B,) of a layer of `queries`, not yet divided by the matched boxes."""
+        self.note("class", per_image.float() / (max(len(self.rows), 1) / queries) * self.gains["class"])
+
+    def _get_loss_bbox(self, pred_bboxes: Tensor, gt_bboxes: Tensor, postfix: str = "") -> dict[str, Tensor]:
+        l1_name, giou_name, boxes = f"loss_bbox{postfix}", f"loss_giou{postfix}", len(gt_bboxes)
+        if not boxes:
+            none = torch.zeros(self.images, device=pred_bboxes.device)
+            self.note("bbox", none)
+            self.note("giou", none)
+            return {l1_name: pred_bboxes[..., :0].sum(), giou_name: pred_bboxes[..., :0].sum()}
+        rows = self.rows.to(pred_bboxes.device, non_blocking=True)  # the matcher leaves its indices on the host
+        l1 = F.l1_loss(pred_bboxes, gt_bboxes, reduction="none")
+        giou = 1.0 - bbox_iou(pred_bboxes, gt_bboxes, xywh=True, GIoU=True)
+        for name, values in (("bbox", l1), ("giou", giou)):
+            own = values.detach().float().sum(1)
+            sums = own.new_zeros(self.images).index_add(0, rows, own)
+            self.note(name, sums / boxes * self.gains[name])
+        if self.weights is not None:
+            weight = self.weights[rows].view(-1, 1)
+            l1, giou = l1 * weight, giou * weight
+        return {
+            l1_name: (self.gains["bbox"] * l1.sum() / boxes).squeeze(),
+            giou_name: (self.gains["giou"] * (giou.sum() / boxes)).squeeze(),
+        }
+
+    def matched(self, queries: int) -> Tensor:
+        """Return (B, queries) bool: those of the last decoder layer that a box was matched to."""
+        mask = torch.zeros(self.images, queries, dtype=torch.bool, device=self.total.device)
+        mask[self.first] = True
+        return mask
+
+
+class ImageVarifocal(VarifocalLoss):
+    """`VarifocalLoss` (B, Q, nc), a mean over queries and a sum over images."""
+
+    def __init__(self, stock: VarifocalLoss, terms: QueryTerms):
+        super().__init__(stock.gamma, stock.alpha)
+        self.terms = terms
+
+    def forward(self, pred_score: Tensor, gt_score: Tensor, label: Tensor) -> Tensor:
+        """Return the loss, a scalar."""
+        weight = self.alpha * pred_score.sigmoid().pow(self.gamma) * (1 - label) + gt_score * label
+        with torch.autocast(pred_score.device.type, enabled=False):
+            bce = F.binary_cross_entropy_with_logits(pred_score.float(), gt_score.float(), reduction="none")
+            loss = (bce * weight).mean(1)
+        self.terms.by_class(loss.detach().sum(1), pred_score.shape[1])
+        return (loss if self.terms.weights is None else loss * self.terms.weights[:, None]).sum()
+
+
+class ImageFocal(FocalLoss):
+    """`FocalLoss`, which the host uses for batches without boxes: here image by image."""
+
+    def __init__(self, stock: FocalLoss, terms: QueryTerms):
+        super().__init__(stock.gamma, float(stock.alpha))
+        self.terms = terms
+
+    def forward(self, pred: Tensor, label: Tensor) -> Tensor:
+        """Return the loss, a scalar."""
+        plain = super().forward
+        own = torch.stack([plain(pred[i : i + 1], label[i : i + 1]) for i in range(len(pred))])
+        self.terms.by_class(own.detach(), pred.shape[1])
+        return plain(pred, label) if self.terms.weights is None else (own * self.terms.weights).sum()

@@ -1,0 +1,81 @@
+"""The terms of the semantic task's loss, which also keep every image's part of it.
+
+Cross-entropy is a sum over pixels, divided by the valid ones in the batch. Dice is made of sums over the batch, I and C
+for intersection and cardinality, and 1 - (2 I + 1) / (C + 1) = (C - 2 I) / (C + 1): an image's part is its own C - 2 I,
+the pixels' distance |p - t|, over the batch's C + 1. The formulas are the host's (ultralytics 8.4.190).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORED = 255
+
+
+class PixelTerms:
+    """Replaces the terms of a `SemanticSegmentationLoss`.
+
+    Attributes:
+        ce: (B,) float32 tensors, each image's part of the main head's cross-entropy, and of the auxiliary one's.
+        dice: (B,) float32, each image's part of the Dice loss.
+    """
+
+    dice: Tensor
+
+    def __init__(self, stock: Any):
+        self.stock, self.ce_loss, self.dice_loss = stock, stock._ce_loss, stock._dice_loss
+        stock._ce_loss, stock._dice_loss = self._ce_loss, self._dice_loss
+
+    def begin(self, weights: Tensor | None) -> None:
+        """Forget the last batch."""
+        self.weights = weights
+        self.ce: list[Tensor] = []
+
+    def parts(self) -> Tensor:
+        """Return (B, 3) float32: each image's part of the cross-entropy, Dice and auxiliary losses."""
+        auxiliary = self.ce[1] * 0.4 if len(self.ce) > 1 else torch.zeros_like(self.dice)
+        return torch.stack([self.ce[0], self.dice, auxiliary], 1)
+
+    def _ce_loss(self, preds: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
+        flat, shown = masks.reshape(-1).long(), valid.float()
+        weight = None if self.stock.nc == 1 else self.stock.ce.weight
+        denominator = (shown if weight is None else weight[flat.masked_fill(~valid, 0)] * shown).sum().clamp_min(1)
+        weighted = self.weights is not None
+        with (
+            torch.set_grad_enabled(weighted and torch.is_grad_enabled()),
+            torch.autocast(preds.device.type, enabled=False),
+        ):
+            # One image at a time: the maps are as large as the images, and the host's own loss holds several already.
+            terms = [self._terms(logits.float(), mask) for logits, mask in zip(preds, masks)]
+            ce, distance, cardinality = (torch.stack(column) for column in zip(*terms))
+        ce, dice = ce / denominator, (distance / (cardinality.sum(0) + 1)).mean(1)
+        if not self.ce:
+            self.dice = dice.detach()
+            self.weighted_dice = (dice * self.weights).sum() if self.weights is not None else None
+        self.ce.append(ce.detach())
+        return self.ce_loss(preds, masks, valid) if self.weights is None else (ce * self.weights).sum()
+
+    def _dice_loss(self, preds: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
+        return self.dice_loss(preds, masks, valid) if self.weighted_dice is None else self.weighted_dice
+
+    def _terms(self, logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the cross-entropy, a sum, and C - 2 I and C (nc,) of an image's logits (nc, h, w) and mask (h, w)."""
+        nc = self.stock.nc
+        logits, flat = logits.reshape(nc, -1).t(), mask.reshape(-1).long()
+        shown = (flat != IGNORED).float()
+        if nc == 1:
+            target, marked = torch.zeros_like(flat), (flat == 1).float()
+            truth = flat.masked_fill(flat == IGNORED, 0).float()
+            ce = (F.binary_cross_entropy_with_logits(logits[:, 0], truth, reduction="none") * shown).sum()
+            p = logits.sigmoid()
+        else:
+            target, marked = flat.masked_fill(flat == IGNORED, 0), shown
+            log_p = logits.log_softmax(1)
+            ce = F.nll_loss(log_p, flat, self.stock.ce.weight, ignore_index=IGNORED, reduction="sum")
+            p = log_p.exp()
+        none = logits.new_zeros(nc)
+        intersection = none.index_add(0, target, p.gather(1, target[:, None])[:, 0] * marked)
+        cardinality = (p * shown[:, None]).sum(0) + none.index_add(0, target, marked)
+        return ce, cardinality - 2 * intersection, cardinality

@@ -1,0 +1,272 @@
+"""How each stock criterion is taken apart into its images' losses.
+
+A split puts terms that know their images (`parts`, `rtdetr`) into a stock criterion, which then goes on as before.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from ultralytics.models.utils.loss import RTDETRDetectionLoss
+from ultralytics.utils.loss import (
+    E2ELoss,
+    PoseLoss26,
+    SegmentLoss26,
+    SemanticSegmentationLoss,
+    v8ClassificationLoss,
+    v8DetectionLoss,
+    v8OBBLoss,
+    v8PoseLoss,
+    v8SegmentationLoss,
+)
+
+from det_seg_agent.det.measures import entropy_of, pooled, softmax_entropy
+from det_seg_agent.det.parts import (
+    BatchState,
+    ImageAngles,
+    ImageBboxLoss,
+    ImageBce,
+    ImageBceDice,
+    ImageKeypoints,
+    ImageMasks,
+    ImageRle,
+    ImageRotatedBboxLoss,
+    ImageVisibility,
+)
+from det_seg_agent.det.rtdetr import QueryTerms
+from det_seg_agent.det.semantic import PixelTerms
+from det_seg_agent.errors import ConfigError
+
+
+class Split:
+    """What a criterion is taken apart by.
+
+    Attributes:
+        stock: the criterion.
+        scored: the criterion whose assigner gives the targets of the branch that predicts, where there is one.
+        sees_features: whether the criterion gets the head's inputs; they are taken off the head where it does not.
+    """
+
+    scored: Any = None
+    sees_features = False
+
+    def __init__(self, stock: Any):
+        self.stock = stock
+
+    def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
+        """Get ready for a batch of images, with factors (B,) of their losses or None."""
+        raise NotImplementedError
+
+    def call(self, preds: Any, batch: dict[str, Any], **more: Any) -> Any:
+        """Return what the criterion returns."""
+        return self.stock(preds, batch, **more)
+
+    def parts(self) -> Tensor:
+        """Return (B, K) float32: each image's part of every loss item, with gains, in the host's order."""
+        raise NotImplementedError
+
+    def total(self) -> Tensor:
+        """Return (B,) float32: each image's part of what is minimised, of which a batch's loss is the sum.
+
+        The host multiplies it by the batch's size, but for classification and RT-DETR.
+        """
+        return self.parts().sum(1)
+
+    def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
+        """Return (B,) float32 in [0, 1], of the predictions that `call` got."""
+        raise NotImplementedError
+
+    def features(self, preds: Any) -> Tensor:
+        """Return (B, F) float32, where `sees_features`."""
+        raise NotImplementedError
+
+
+class Dense(Split):
+    """`v8DetectionLoss` and what is derived from it."""
+
+    sees_features = True
+
+    def __init__(self, stock: Any):
+        super().__init__(stock)
+        self.scored = stock
+        self.state = state = BatchState()
+        self.bce = stock.bce = ImageBce(state)
+        box = ImageRotatedBboxLoss if isinstance(stock, v8OBBLoss) else ImageBboxLoss
+        stock.bbox_loss = box(stock.reg_max, state).to(stock.device)
+        self.masks: ImageMasks | None = None
+        if isinstance(stock, v8OBBLoss):
+            stock.calculate_angle_loss = ImageAngles(state)
+        if isinstance(stock, v8SegmentationLoss):
+            self.masks = stock.single_mask_loss = ImageMasks(stock.single_mask_loss, state)
+            stock.bcedice_loss = ImageBceDice(stock.bcedice_loss, state)
+        if isinstance(stock, v8PoseLoss):
+            stock.keypoint_loss = ImageKeypoints(stock.keypoint_loss, state)
+            stock.bce_pose = ImageVisibility(state)
+            if getattr(stock, "rle_loss", None) is not None:
+                stock.rle_loss = rle = ImageRle(stock, state)
+                stock.calculate_rle_loss = rle.call
+
+    def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
+        """See `Split`."""
+        self.state.begin(len(batch["img"]), weights)
+        self.bce.class_weights = self.stock.class_weights
+
+    def parts(self) -> Tensor:
+        """See `Split`."""
+        state, hyp = self.state, self.stock.hyp
+        if self.masks is not None:
+            self.masks.drain()
+        none = torch.zeros_like(self.bce.cls)
+        gains = {
+            "box_loss": ("box", hyp.box),
+            "seg_loss": ("mask", hyp.box),
+            "pose_loss": ("keypoints", hyp.pose),
+            "kobj_loss": ("visibility", hyp.kobj),
+            "dfl_loss": ("distance", hyp.dfl),
+            "l1_loss": ("distance", hyp.dfl),
+            "sem_loss": ("semantic", hyp.box),
+            "rle_loss": ("rle", hyp.rle),
+            "angle_loss": ("angle", hyp.angle),
+        }
+        columns = {name: state.parts.get(part, none) * gain for name, (part, gain) in gains.items()}
+        columns["cls_loss"] = self.bce.cls / state.normaliser * hyp.cls
+        return torch.stack([columns[name] for name in self.stock.loss_names], 1)
+
+    def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
+        """See `Split`; binary, of the best class."""
+        return entropy_of(self.stock.parse_output(preds)["scores"], self.state.foreground)
+
+    def features(self, preds: Any) -> Tensor:
+        """See `Split`."""
+        return pooled(self.stock.parse_output(preds)["feats"])
+
+
+class EndToEnd(Split):
+    """`E2ELoss`: two dense losses, whose shares of the loss change over epochs; the one-to-one branch is shown."""
+
+    sees_features = True
+
+    def __init__(self, stock: Any):
+        super().__init__(stock)
+        self.scored = stock.one2one
+        self.many, self.one = Dense(stock.one2many), Dense(stock.one2one)
+
+    def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
+        """See `Split`."""
+        self.many.begin(batch, weights)
+        self.one.begin(batch, weights)
+
+    def parts(self) -> Tensor:
+        """See `Split`; of the one-to-one branch, as the host shows it."""
+        return self.one.parts()
+
+    def total(self) -> Tensor:
+        """See `Split`; of both branches."""
+        return self.many.total() * self.stock.o2m + self.one.total() * self.stock.o2o
+
+    def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
+        """See `Split`; of the one-to-one branch, which predicts."""
+        return self.one.entropy(self.stock.one2many.parse_output(preds)["one2one"], batch)
+
+    def features(self, preds: Any) -> Tensor:
+        """See `Split`."""
+        return self.one.features(self.stock.one2many.parse_output(preds)["one2one"])
+
+
+class Classification(Split):
+    """`v8ClassificationLoss`: a mean over images. It has no terms to replace, and is called for itself."""
+
+    def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
+        """See `Split`."""
+        self.weights = weights
+
+    def call(self, preds: Any, batch: dict[str, Any], **more: Any) -> Any:
+        """Return what the stock criterion does, for weighted images too."""
+        logits = preds[1] if isinstance(preds, list | tuple) else preds
+        loss = F.cross_entropy(logits, batch["cls"], reduction="none")
+        self.own = loss.detach().float() / len(loss)
+        if self.weights is None:
+            return self.stock(preds, batch)
+        return (loss * self.weights).mean(), {"loss": (loss.detach() * self.weights).mean()}
+
+    def parts(self) -> Tensor:
+        """See `Split`; (B, 1)."""
+        return self.own[:, None]
+
+    def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
+        """See `Split`; of the softmax, over ln(classes)."""
+        return softmax_entropy(preds[1] if isinstance(preds, list | tuple) else preds)
+
+
+class Semantic(Split):
+    """`SemanticSegmentationLoss`."""
+
+    def __init__(self, stock: Any):
+        super().__init__(stock)
+        self.terms = PixelTerms(stock)
+
+    def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
+        """See `Split`."""
+        self.terms.begin(weights)
+
+    def parts(self) -> Tensor:
+        """See `Split`."""
+        return self.terms.parts()
+
+    def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
+        """See `Split`; of the softmax over ln(classes), at the head's own resolution, the mean over valid pixels."""
+        logits = preds[0] if isinstance(preds, tuple) else preds
+        valid = (batch["semantic_mask"].to(logits.device) != 255).float()
+        valid = F.interpolate(valid[:, None], size=logits.shape[2:], mode="nearest-exact")[:, 0]
+        return (softmax_entropy(logits) * valid).sum((1, 2)) / valid.sum((1, 2))
+
+
+class Queries(Split):
+    """`RTDETRDetectionLoss`."""
+
+    def __init__(self, stock: Any):
+        super().__init__(stock)
+        self.terms = QueryTerms(stock)
+
+    def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
+        """See `Split`."""
+        self.terms.begin(len(batch["gt_groups"]), weights)
+
+    def parts(self) -> Tensor:
+        """See `Split`; of the last decoder layer, as the host shows it."""
+        return self.terms.parts()
+
+    def total(self) -> Tensor:
+        """See `Split`; of all layers and the denoising queries."""
+        return self.terms.total
+
+    def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
+        """See `Split`; of the last decoder layer's queries."""
+        scores = preds[1][-1].transpose(1, 2)
+        return entropy_of(scores, self.terms.matched(scores.shape[2]))
+
+
+SPLITS: dict[type, type[Split]] = {
+    **dict.fromkeys((v8DetectionLoss, v8SegmentationLoss, v8PoseLoss, v8OBBLoss, SegmentLoss26, PoseLoss26), Dense),
+    E2ELoss: EndToEnd,
+    v8ClassificationLoss: Classification,
+    SemanticSegmentationLoss: Semantic,
+    RTDETRDetectionLoss: Queries,
+}
+
+
+def split_of(stock: Any) -> Split:
+    """Return the split of a stock criterion.
+
+    Raises:
+        ConfigError: for one that is not known here, or is derived from one that is.
+    """
+    inner = [stock.one2many, stock.one2one] if type(stock) is E2ELoss else []
+    for each in [stock, *inner]:
+        if type(each) not in SPLITS:
+            raise ConfigError(
+                f"model: its loss is {type(each).__name__}, whose per-image parts are not supported. Valid: "
+                f"{', '.join(cls.__name__ for cls in SPLITS)}; see docs/heads.md."
+            )
+    return SPLITS[type(stock)](stock)

@@ -1,0 +1,72 @@
+"""A trainer for every task of the host; see `AgentDetectionTrainer` for their use, and docs/heads.md for the heads."""
+
+from typing import Any
+
+from ultralytics.models.rtdetr.train import RTDETRTrainer
+from ultralytics.models.yolo.classify import ClassificationTrainer
+from ultralytics.models.yolo.obb import OBBTrainer
+from ultralytics.models.yolo.pose import PoseTrainer
+from ultralytics.models.yolo.segment import SegmentationTrainer
+from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
+
+from det_seg_agent.det.heads import find_head
+from det_seg_agent.det.trainer import AgentDetectionTrainer, AgentTrainerMixin
+
+
+class AgentSegmentationTrainer(AgentTrainerMixin, SegmentationTrainer):
+    """`SegmentationTrainer` (instances) whose epochs walk over selections."""
+
+    task = "segment"
+
+
+class AgentPoseTrainer(AgentTrainerMixin, PoseTrainer):
+    """`PoseTrainer` whose epochs walk over selections."""
+
+    task = "pose"
+
+
+class AgentOBBTrainer(AgentTrainerMixin, OBBTrainer):
+    """`OBBTrainer` (oriented boxes) whose epochs walk over selections."""
+
+    task = "obb"
+
+
+class AgentClassificationTrainer(AgentTrainerMixin, ClassificationTrainer):
+    """`ClassificationTrainer` whose epochs walk over selections."""
+
+    task = "classify"
+
+
+class AgentSemanticTrainer(AgentTrainerMixin, SemanticSegmentationTrainer):
+    """`SemanticSegmentationTrainer` whose epochs walk over selections."""
+
+    task = "semantic"
+
+
+class AgentRTDETRTrainer(AgentTrainerMixin, RTDETRTrainer):
+    """`RTDETRTrainer` whose epochs walk over selections."""
+
+    task = "detect"
+
+
+TRAINERS: dict[str, type[AgentTrainerMixin]] = {
+    cls.__name__: cls
+    for cls in (
+        AgentDetectionTrainer,
+        AgentSegmentationTrainer,
+        AgentPoseTrainer,
+        AgentOBBTrainer,
+        AgentClassificationTrainer,
+        AgentSemanticTrainer,
+        AgentRTDETRTrainer,
+    )
+}
+
+
+def trainer_for(model: Any) -> type[AgentTrainerMixin]:
+    """Return the trainer class for a model of the host, such as `YOLO("yolo11n-seg.pt")`.
+
+    Raises:
+        ConfigError: for a head that is not supported, with the reason.
+    """
+    return TRAINERS[find_head(model.model.model[-1]).trainer]
