@@ -9,14 +9,13 @@ from mmengine.dist import get_dist_info, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmseg.evaluation import IoUMetric
 
 from det_seg_agent.distributed import gather_objects
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.report import Report, write_json
 from det_seg_agent.seeding import random_state, set_random_state
 from det_seg_agent.seg.index import SampleIndex, image_paths
-from det_seg_agent.seg.iou import ClassIoU
+from det_seg_agent.seg.iou import Figures
 from det_seg_agent.seg.sampler import AgentSampler, stock_sampler
 from det_seg_agent.seg.signals import SignalTap
 from det_seg_agent.selector import Selector
@@ -47,8 +46,7 @@ class AgentHook(Hook):
         self._saved: dict[str, Any] | None = None
         self._random: list[Any] | None = None
         self._held: dict[str, Any] | None = None
-        self._iou: ClassIoU | None = None
-        self._figures: dict[str, Any] = {}
+        self._figures = Figures()
 
     @staticmethod
     def of(runner: Any) -> "AgentHook":
@@ -235,7 +233,7 @@ class AgentHook(Hook):
         if is_main_process():
             self.report.finish()
             wall = time.time() - self._started
-            write_json(Path(runner.work_dir) / "metrics.json", {"iou": self._figures, **self.report.result(wall)})
+            write_json(Path(runner.work_dir) / "metrics.json", {"iou": self._figures.last, **self.report.result(wall)})
             runner.logger.info(self.report.closing(wall))
 
     # Validation -------------------------------------------------------------------------------------------------------
@@ -245,20 +243,15 @@ class AgentHook(Hook):
         if not self.stock:
             self._gather()
             self._held = random_state()
-        metrics = [m for m in runner.val_evaluator.metrics if isinstance(m, IoUMetric) and not m.format_only]
-        if metrics and metrics[0].dataset_meta:
-            self._iou = ClassIoU(metrics[0], list(metrics[0].dataset_meta["classes"]))
+        self._figures.begin(runner)
 
     def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Keep the figures by class."""
-        if self._iou is not None:
-            self._iou.add(outputs)
+        self._figures.add(outputs)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Keep the figures; those of the last validation go to `metrics.json`."""
-        self._figures = {key: round(float(value), 2) for key, value in (metrics or {}).items()}
-        if self._iou is not None:
-            self._figures["by_class"] = self._iou.result(len(runner.val_dataloader.dataset))
+        self._figures.end(runner, metrics or {})
 
     def after_val(self, runner: Any) -> None:
         """Go on with the random streams as they were."""
