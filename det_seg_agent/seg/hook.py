@@ -19,7 +19,7 @@ from det_seg_agent.seg.iou import Figures
 from det_seg_agent.seg.sampler import AgentSampler, stock_sampler
 from det_seg_agent.seg.signals import SignalTap
 from det_seg_agent.selector import Selector
-from det_seg_agent.settings import Settings, parse
+from det_seg_agent.settings import Settings, parse, refuse_changes
 from det_seg_agent.strategies import strategy_class
 
 KEY = "det_seg_agent"
@@ -140,10 +140,7 @@ class AgentHook(Hook):
             )
         saved = self._saved["selector"]["settings"]
         given = parse(Settings, self._given, "agent.").model_dump(exclude_unset=True)
-        other = [key for key, value in given.items() if value is not None and value != saved[key]]
-        if other:
-            old = ", ".join(f"agent.{key}={saved[key]!r}" for key in other)
-            raise ConfigError(f"agent.{', agent.'.join(other)} cannot change on resume: the run has {old}.")
+        refuse_changes(given, saved)
         if self._saved["files"] != [Path(path).name for path in self._index.paths]:
             raise ConfigError(
                 "train_dataloader.dataset: the images are not those that the run was started with. Resume on the same "
