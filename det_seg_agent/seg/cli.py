@@ -77,11 +77,14 @@ def train(options: argparse.Namespace) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, or 2 for input that cannot work."""
+    """Run the command line; return the exit status: 0, 2 for input that cannot work, 130 after Ctrl-C."""
     try:
         options = arguments_parser().parse_args(arguments)
         os.environ.setdefault("LOCAL_RANK", str(options.local_rank))
         train(options)
+    except KeyboardInterrupt:
+        print("stopped; --resume goes on from the latest checkpoint in the work dir", file=sys.stderr)
+        return 130
     except AgentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
