@@ -37,6 +37,8 @@ def load_config(options: argparse.Namespace) -> Any:
     """
     from mmengine.config import Config
 
+    from det_seg_agent.seg.heads import check_config
+
     if not Path(options.config).is_file():
         raise ConfigError(f"config {options.config}: there is no such file.")
     config = Config.fromfile(options.config)
@@ -59,6 +61,7 @@ def load_config(options: argparse.Namespace) -> Any:
             f"config {options.config}: custom_hooks has no AgentHook. Inherit configs/seg/_base_/agent.py, or add "
             "dict(type='AgentHook') to custom_hooks; a list in your config replaces that of its base."
         )
+    check_config(config.get("model") or {})
     return config
 
 
