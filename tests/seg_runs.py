@@ -34,6 +34,12 @@ ITERS = {
     "default_hooks.checkpoint": {"_delete_": True, "type": "CheckpointHook", "by_epoch": False, "interval": 5},
     "param_scheduler": [{"type": "PolyLR", "power": 0.9, "by_epoch": False, "begin": 0, "end": 48}],
 }
+# A UperNet of a quarter of the light one's weights.
+TINY = {
+    "model.backbone.base_channels": 8, "model.backbone.stem_channels": 8,
+    "model.decode_head.in_channels": [8, 16, 32, 64], "model.decode_head.channels": 8,
+    "model.auxiliary_head.in_channels": 32, "model.auxiliary_head.channels": 8,
+}  # fmt: skip
 
 
 class Stop(Exception):

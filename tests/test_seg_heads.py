@@ -26,9 +26,9 @@ from det_seg_agent.seg.signals import SignalTap
 
 CE = {"type": "CrossEntropyLoss", "avg_non_ignore": True}
 OHEM = {"type": "OhemCrossEntropy", "min_kept": 100}
-ONE = {"in_channels": 128, "in_index": 3}
-ALL = {"in_channels": [16, 32, 64, 128], "in_index": [0, 1, 2, 3]}
-LAST = {"in_channels": [64, 128], "in_index": [2, 3]}
+ONE = {"in_channels": 64, "in_index": 3}
+ALL = {"in_channels": [8, 16, 32, 64], "in_index": [0, 1, 2, 3]}
+LAST = {"in_channels": [32, 64], "in_index": [2, 3]}
 FCN = {"type": "FCNHead", **ONE, "num_convs": 1}
 
 
@@ -59,7 +59,7 @@ HEADS: dict[str, dict[str, Any]] = {
             "post_process_channels": [8, 8, 16, 16],
         },
     },
-    "DepthwiseSeparableASPPHead": {**ONE, "dilations": (1, 2), "c1_in_channels": 16, "c1_channels": 8},
+    "DepthwiseSeparableASPPHead": {**ONE, "dilations": (1, 2), "c1_in_channels": 8, "c1_channels": 8},
     "DepthwiseSeparableFCNHead": {**ONE, "num_convs": 1},
     "EMAHead": {**ONE, "ema_channels": 16, "num_bases": 4, "num_stages": 2},
     "EncHead": {**ALL, "num_codes": 4},
@@ -68,7 +68,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "GCHead": ONE,
     "ISAHead": {**ONE, "isa_channels": 8, "down_factor": (2, 2)},
     "LRASPPHead": {
-        "in_channels": [16] * 3, "in_index": [0, 0, 0], "input_transform": "multiple_select", "branch_channels": (8, 8),
+        "in_channels": [8] * 3, "in_index": [0, 0, 0], "input_transform": "multiple_select", "branch_channels": (8, 8),
     },
     "LightHamHead": {**ALL, "ham_channels": 16, "norm_cfg": {"type": "GN", "num_groups": 4}},
     "NLHead": ONE,
@@ -103,6 +103,7 @@ def model_of(name: str) -> Any:
     """Return a tiny model with a head."""
     torch.manual_seed(0)
     config = Config.fromfile(CONFIG).model
+    config.backbone.update(base_channels=8, stem_channels=8)
     given = HEADS[name] if "decode_head" in HEADS[name] else {"decode_head": HEADS[name]}
     change = {key: value for key, value in given.items() if key not in ("decode_head", "before")}
     head = {**SHARED, "type": name, **given["decode_head"]}

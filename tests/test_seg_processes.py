@@ -11,7 +11,7 @@ from typing import Any
 import ddp_seg
 import pytest
 import torch
-from seg_runs import fit
+from seg_runs import TINY, fit
 
 from det_seg_agent import StateError
 from det_seg_agent.trace import read
@@ -139,6 +139,6 @@ def test_another_number_of_processes_does_not_resume(two: Ranks, folder: Path, s
     work.mkdir()
     shutil.copy(folder / "iterations/iter_16.pth", work)
     (work / "last_checkpoint").write_text(str(work / "iter_16.pth"))
-    options = {**ddp_seg.LOOPS["iterations"], "agent__ratio": 0.4, "resume": True}
+    options = {**ddp_seg.LOOPS["iterations"], **TINY, "agent__ratio": 0.4, "resume": True}
     with pytest.raises(StateError, match=r"processes=2, this one has processes=1"):
         fit(ddp_seg.config_of(scenes, work, **options))
