@@ -98,7 +98,10 @@ class Report:
         contact_sheets(self.files, table.selected, len(history), table.score, self.folder)
 
     def cost(self) -> dict[str, Any]:
-        """Return budget and images, and what full data would have cost."""
+        """Return budget and images, and what full data would have cost.
+
+        `padding` is how many of the images filled up last batches, over all passes: samples walked twice in one.
+        """
         history, total = self.selector.history, len(self.selector)
         images = int(history[-1]["images"]) if history else 0
         full = self.full_images or total * len(history)
@@ -108,6 +111,7 @@ class Report:
             "passes": len(history),
             "images_trained": images,
             "full_images_trained": full,
+            "padding": 0 if self.selector.selects_all else padding(history),
             "budget": images / full if full else 0.0,
         }
 
@@ -124,6 +128,12 @@ class Report:
             f"{r['budget']:.0%}); {wall:.0f} s, full data about {r['full_wall_time_s_estimate']:.0f} s by this run's "
             "own time per image"
         )
+
+
+def padding(history: list[dict[str, float]]) -> int:
+    """Return the images that passes trained on beyond their selections."""
+    before = [0.0, *(row["images"] for row in history)]
+    return int(sum(max(0.0, row["images"] - b - row["selected"]) for b, row in zip(before, history, strict=False)))
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

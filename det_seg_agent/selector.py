@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from det_seg_agent.distributed import gather_signals
+from det_seg_agent.distributed import gather_objects, gather_signals
 from det_seg_agent.errors import ConfigError, StateError
 from det_seg_agent.features import Projector
 from det_seg_agent.sampler import SelectionSampler
@@ -135,7 +135,7 @@ class Selector:
         A collective where there are several processes: every rank must call it.
         """
         self._gathered.append(gather_signals(self.buffer.drain()))
-        self._dropped += self.buffer.dropped
+        self._dropped += sum(gather_objects(self.buffer.dropped))
 
     def end_pass(self, images: int | None = None) -> PassReport:
         """Gather the pass's signals from all ranks, update table and strategy, and report.

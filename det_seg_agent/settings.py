@@ -35,6 +35,22 @@ def parse(model: type[M], values: Mapping[str, Any], prefix: str = "") -> M:
         raise ConfigError("\n".join(lines)) from None
 
 
+def refuse_changes(given: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Refuse settings that a resumed run was not started with.
+
+    Args:
+        given: what the user sets now, by field; None stands for what the run has.
+        saved: all settings of the run.
+
+    Raises:
+        ConfigError: naming what differs and what the run has.
+    """
+    other = [key for key, value in given.items() if value is not None and value != saved.get(key)]
+    if other:
+        old = ", ".join(f"agent.{key}={saved.get(key)!r}" for key in other)
+        raise ConfigError(f"agent.{', agent.'.join(other)} cannot change on resume: the run has {old}. Drop them.")
+
+
 def _explain(model: type[BaseModel], item: Any, prefix: str) -> str:
     key = str(item["loc"][0]) if item["loc"] else ""
     if item["type"] == "extra_forbidden":

@@ -7,6 +7,7 @@ from typing import Any
 import det_runs
 import pytest
 import seg_runs
+from seg_runs import EPOCHS, ITERS
 from torch import Tensor
 from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionTrainer
@@ -14,17 +15,6 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from det_seg_agent import Selector
 from det_seg_agent.det.coco import prepare_data
 from det_seg_agent.det.trainer import AgentDetectionTrainer
-
-EPOCHS = {
-    "train_cfg": {"_delete_": True, "type": "AgentEpochLoop", "max_epochs": 8, "val_interval": 3},
-    "default_hooks.checkpoint": {"_delete_": True, "type": "CheckpointHook", "interval": 1},
-    "param_scheduler": [{"type": "PolyLR", "power": 0.9, "by_epoch": True, "convert_to_iter_based": True, "end": 8}],
-}
-ITERS = {
-    "train_cfg": {"_delete_": True, "type": "AgentIterLoop", "max_iters": 48, "val_interval": 20},
-    "default_hooks.checkpoint": {"_delete_": True, "type": "CheckpointHook", "by_epoch": False, "interval": 5},
-    "param_scheduler": [{"type": "PolyLR", "power": 0.9, "by_epoch": False, "begin": 0, "end": 48}],
-}
 
 
 @dataclass

@@ -37,6 +37,8 @@ def load_config(options: argparse.Namespace) -> Any:
     """
     from mmengine.config import Config
 
+    from det_seg_agent.seg.heads import check_config
+
     if not Path(options.config).is_file():
         raise ConfigError(f"config {options.config}: there is no such file.")
     config = Config.fromfile(options.config)
@@ -59,6 +61,7 @@ def load_config(options: argparse.Namespace) -> Any:
             f"config {options.config}: custom_hooks has no AgentHook. Inherit configs/seg/_base_/agent.py, or add "
             "dict(type='AgentHook') to custom_hooks; a list in your config replaces that of its base."
         )
+    check_config(config.get("model") or {})
     return config
 
 
@@ -77,11 +80,14 @@ def train(options: argparse.Namespace) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, or 2 for input that cannot work."""
+    """Run the command line; return the exit status: 0, 2 for input that cannot work, 130 after Ctrl-C."""
     try:
         options = arguments_parser().parse_args(arguments)
         os.environ.setdefault("LOCAL_RANK", str(options.local_rank))
         train(options)
+    except KeyboardInterrupt:
+        print("stopped; --resume goes on from the latest checkpoint in the work dir", file=sys.stderr)
+        return 130
     except AgentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

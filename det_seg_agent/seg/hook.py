@@ -6,18 +6,18 @@ from typing import Any
 
 import torch
 from mmengine.dist import get_dist_info, get_world_size, is_main_process
-from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
+from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmseg.evaluation import IoUMetric
 
 from det_seg_agent.distributed import gather_objects
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.report import Report, write_json
 from det_seg_agent.seeding import random_state, set_random_state
+from det_seg_agent.seg.checkpoints import bare, checkpoint_due, choose_checkpoint, write_whole
 from det_seg_agent.seg.index import SampleIndex, image_paths
-from det_seg_agent.seg.iou import ClassIoU
-from det_seg_agent.seg.sampler import AgentSampler, stock_sampler
+from det_seg_agent.seg.iou import Figures
+from det_seg_agent.seg.resume import check_state, refuse_other_model
+from det_seg_agent.seg.sampler import check_loader, stock_sampler
 from det_seg_agent.seg.signals import SignalTap
 from det_seg_agent.selector import Selector
 from det_seg_agent.settings import Settings, parse
@@ -46,9 +46,9 @@ class AgentHook(Hook):
         self.stock, self.over, self.done = False, True, 0
         self._saved: dict[str, Any] | None = None
         self._random: list[Any] | None = None
+        self._all_random: list[Any] = []
         self._held: dict[str, Any] | None = None
-        self._iou: ClassIoU | None = None
-        self._figures: dict[str, Any] = {}
+        self._figures = Figures()
 
     @staticmethod
     def of(runner: Any) -> "AgentHook":
@@ -81,17 +81,11 @@ class AgentHook(Hook):
         Raises:
             ConfigError: for settings, a sampler or data that cannot work.
         """
-        if not isinstance(loader.sampler, AgentSampler) or loader.batch_size is None:
-            raise ConfigError(
-                f"train_dataloader.sampler.type={type(loader.sampler).__name__!r} does not walk over selections. Set "
-                "train_dataloader = dict(sampler=dict(_delete_=True, type='AgentSampler')), and no batch_sampler."
-            )
+        check_loader(loader, runner.logger)
         given = runner.cfg.get("agent", None) or {}
         self._given = given.to_dict() if hasattr(given, "to_dict") else dict(given)
         settings = parse(Settings, self._given, "agent.")
         parse(strategy_class(settings.strategy).Options, settings.options, "agent.options.")
-        if loader.num_workers and not loader.persistent_workers:
-            runner.logger.warning("train_dataloader.persistent_workers=False: workers restart at each pass.")
         self._loader, self._passes, self._by_iterations, self._full = loader, passes, by_iterations, full_images
         self._index = SampleIndex(image_paths(loader.dataset))
         seed = runner.seed if settings.seed is None else settings.seed
@@ -110,21 +104,22 @@ class AgentHook(Hook):
         loader.sampler.attach(walk)
 
     def before_run(self, runner: Any) -> None:
-        """Refuse a loop that walks over no selections."""
+        """Refuse a loop that walks over no selections; see to the checkpoints before the host loads one."""
         if not hasattr(self, "selector"):
             raise ConfigError(
                 f"train_cfg.type={type(runner.train_loop).__name__!r} walks over no selections. Set train_cfg = "
                 "dict(type='AgentIterLoop'), or AgentEpochLoop where it counts epochs."
             )
+        write_whole(runner)
+        choose_checkpoint(runner)
 
     def before_train(self, runner: Any) -> None:
         """Take signals from now on, and go on where a resumed run was saved."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         resumed = runner.iter > 0 or runner.epoch > 0
         if resumed:
             self._resume(runner)
         first = self.selector.pass_index + int(self.over) if resumed else 0
-        self._tap = SignalTap(model, self.selector.strategy.weighs)
+        self._tap = SignalTap(bare(runner.model), self.selector.strategy.weighs)
         self.report = Report(
             Path(runner.work_dir), self.selector, self._index.paths, self.selector.settings.trace, self._full
         )
@@ -135,23 +130,11 @@ class AgentHook(Hook):
         self._started = time.time()
 
     def _resume(self, runner: Any) -> None:
-        if self._saved is None:
-            raise ConfigError(
-                "the checkpoint holds no state of the agent: it was saved without AgentHook. Start a new run with "
-                "load_from= this checkpoint instead of resume."
-            )
-        saved = self._saved["selector"]["settings"]
-        given = parse(Settings, self._given, "agent.").model_dump(exclude_unset=True)
-        other = [key for key, value in given.items() if value is not None and value != saved[key]]
-        if other:
-            old = ", ".join(f"agent.{key}={saved[key]!r}" for key in other)
-            raise ConfigError(f"agent.{', agent.'.join(other)} cannot change on resume: the run has {old}.")
-        if self._saved["files"] != [Path(path).name for path in self._index.paths]:
-            raise ConfigError(
-                "train_dataloader.dataset: the images are not those that the run was started with. Resume on the same "
-                "data set, or start a new run."
-            )
-        self._select_by(parse(Settings, saved, "agent."), runner.seed)
+        settings, note = check_state(self._saved, self._given, self._index.paths, self._layout(), self._passes)
+        assert self._saved is not None
+        if note:
+            runner.logger.warning(note)
+        self._select_by(settings, runner.seed)
         self.selector.load_state_dict(self._saved["selector"])
         self.over, self.done, self._random = self._saved["over"], self._saved["done"], self._saved["random"]
         if self._by_iterations:
@@ -160,6 +143,9 @@ class AgentHook(Hook):
         else:
             self.over = True  # the host begins an unfinished epoch again
         self._saved = None
+
+    def _layout(self) -> dict[str, int]:
+        return {"processes": get_world_size(), "batch": self._loader.batch_size}
 
     # Passes -----------------------------------------------------------------------------------------------------------
 
@@ -177,6 +163,12 @@ class AgentHook(Hook):
             images = min(images, len(self.selector))
         result = self.selector.end_pass(images)
         self.over = True
+        if result.dropped >= images > 0:
+            runner.logger.warning(
+                f"pass {result.pass_index + 1}: no image gave a finite loss, entropy and features, so the agent has "
+                "learned nothing from it. The host goes on; if the logged loss is NaN or infinite, stop, lower the "
+                "learning rate and resume from an earlier checkpoint."
+            )
         if is_main_process():
             runner.logger.info(self.report.add(result))
             for name, value in self.report.scalars().items():
@@ -220,13 +212,14 @@ class AgentHook(Hook):
         if self._by_iterations:
             if self.done >= self.iterations_of(self.selector.pass_index):
                 self.end_pass(runner)
-            elif get_world_size() > 1 and checkpoint_due(runner):
+            if checkpoint_due(runner):
                 self._gather()
 
     def after_train_epoch(self, runner: Any) -> None:
         """End the pass of an epoch."""
         if not self._by_iterations:
             self.end_pass(runner)
+        self._gather()
 
     def after_train(self, runner: Any) -> None:
         """End a pass that the last iteration cut, and leave plot, contact sheets and `metrics.json`."""
@@ -236,30 +229,26 @@ class AgentHook(Hook):
         if is_main_process():
             self.report.finish()
             wall = time.time() - self._started
-            write_json(Path(runner.work_dir) / "metrics.json", {"iou": self._figures, **self.report.result(wall)})
+            figures = {"iou": self._figures.last, **self.report.result(wall), "processes": get_world_size()}
+            write_json(Path(runner.work_dir) / "metrics.json", figures)
             runner.logger.info(self.report.closing(wall))
 
     # Validation -------------------------------------------------------------------------------------------------------
 
     def before_val(self, runner: Any) -> None:
         """Keep the random streams as they are: a resumed run does not validate again."""
+        self._gather()
         if not self.stock:
-            self._gather()
             self._held = random_state()
-        metrics = [m for m in runner.val_evaluator.metrics if isinstance(m, IoUMetric) and not m.format_only]
-        if metrics and metrics[0].dataset_meta:
-            self._iou = ClassIoU(metrics[0], list(metrics[0].dataset_meta["classes"]))
+        self._figures.begin(runner)
 
     def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Keep the figures by class."""
-        if self._iou is not None:
-            self._iou.add(outputs)
+        self._figures.add(outputs)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Keep the figures; those of the last validation go to `metrics.json`."""
-        self._figures = {key: round(float(value), 2) for key, value in (metrics or {}).items()}
-        if self._iou is not None:
-            self._figures["by_class"] = self._iou.result(len(runner.val_dataloader.dataset))
+        self._figures.end(runner, metrics or {})
 
     def after_val(self, runner: Any) -> None:
         """Go on with the random streams as they were."""
@@ -270,9 +259,10 @@ class AgentHook(Hook):
     # Saving -----------------------------------------------------------------------------------------------------------
 
     def _gather(self) -> None:
-        """Bring together what a checkpoint needs from all ranks."""
-        self.selector.gather()
-        self._all_random = gather_objects(random_state())
+        """Bring together what a checkpoint needs from all ranks; the host makes it on rank 0 alone."""
+        if get_world_size() > 1:
+            self.selector.gather()
+            self._all_random = gather_objects(random_state())
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Add our state to the host's checkpoint; called on rank 0 alone."""
@@ -284,11 +274,18 @@ class AgentHook(Hook):
             "over": self.over,
             "done": self.done,
             "random": self._all_random,
+            "layout": self._layout(),
             "files": [Path(path).name for path in self._index.paths],
         }
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Keep our state until it is known whether the run goes on or only starts from these weights."""
+        """Keep our state until it is known whether the run goes on or only starts from these weights.
+
+        Raises:
+            StateError: if the run goes on and the weights are of another model.
+        """
+        if runner._resume:
+            refuse_other_model(bare(runner.model), checkpoint["state_dict"])
         self._saved = checkpoint.get(KEY)
 
     def restore_random(self) -> None:
@@ -297,10 +294,3 @@ class AgentHook(Hook):
         if self._random is not None and rank < len(self._random):
             set_random_state(self._random[rank])
         self._random = None
-
-
-def checkpoint_due(runner: Any) -> bool:
-    """Return whether a `CheckpointHook` saves after this iteration."""
-    last = runner.iter + 1 >= runner.max_iters
-    hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
-    return any(last or hook.every_n_train_iters(runner, hook.interval, hook.save_begin) for hook in hooks)

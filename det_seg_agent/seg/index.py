@@ -1,10 +1,13 @@
 """Which sample a data sample is."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mmseg.datasets import MultiImageMixDataset
 
-from det_seg_agent.errors import ConfigError
+from det_seg_agent.errors import AgentError, ConfigError
+from det_seg_agent.sampler import SelectionSampler
 
 
 def image_paths(dataset: Any) -> list[str]:
@@ -56,3 +59,36 @@ class SampleIndex:
             result.append(self._index[path])
             sample.set_metainfo({"sample_idx": result[-1]})
         return result
+
+
+@contextmanager
+def naming_broken_images(loader: Any, done: Any) -> Iterator[None]:
+    """Name the file where a batch of a selection cannot be loaded; the host's own error often names none.
+
+    Args:
+        loader: the training loader.
+        done: a callable that gives how many batches of this pass were walked.
+
+    Raises:
+        ConfigError: instead of the error, if an image of the next batch fails again when it is loaded alone.
+    """
+    try:
+        yield
+    except (AgentError, StopIteration):
+        raise
+    except Exception as error:
+        walk = loader.sampler.walk
+        start = done() * loader.batch_size
+        batch = list(walk)[start : start + loader.batch_size] if isinstance(walk, SelectionSampler) else []
+        for index in batch:
+            try:
+                loader.dataset[index]
+            except Exception as cause:
+                info = loader.dataset.get_data_info(index)
+                files = " or ".join(str(info[key]) for key in ("img_path", "seg_map_path") if info.get(key))
+                raise ConfigError(
+                    f"{files} cannot be loaded ({type(cause).__name__}: {cause}). Put a whole file in its place and go "
+                    "on with --resume. Where images may be missing, LoadImageFromFile(ignore_empty=True) lets the host "
+                    "show another one."
+                ) from error
+        raise

@@ -1,4 +1,4 @@
-"""Figures by class of a validation, by the host's own formulas."""
+"""Figures of a validation, those by class too, by the host's own formulas."""
 
 from typing import Any
 
@@ -38,3 +38,32 @@ class ClassIoU:
             row = {"IoU": (i, u), "Acc": (i, n)}
             figures[name] = {key: round(100 * a / b, 2) for key, (a, b) in row.items() if b}
         return figures
+
+
+class Figures:
+    """Follows the host's validations.
+
+    Attributes:
+        last: figures of the last validation: the host's, and `by_class` on rank 0.
+    """
+
+    def __init__(self) -> None:
+        self.last: dict[str, Any] = {}
+        self._iou: ClassIoU | None = None
+
+    def begin(self, runner: Any) -> None:
+        """Begin a validation."""
+        metrics = [m for m in runner.val_evaluator.metrics if isinstance(m, IoUMetric) and not m.format_only]
+        if metrics and metrics[0].dataset_meta:
+            self._iou = ClassIoU(metrics[0], list(metrics[0].dataset_meta["classes"]))
+
+    def add(self, outputs: Any) -> None:
+        """Take the data samples of a batch."""
+        if self._iou is not None:
+            self._iou.add(outputs)
+
+    def end(self, runner: Any, metrics: dict[str, float]) -> None:
+        """Take the host's figures; a collective."""
+        self.last = {key: round(float(value), 2) for key, value in metrics.items()}
+        if self._iou is not None:
+            self.last["by_class"] = self._iou.result(len(runner.val_dataloader.dataset))

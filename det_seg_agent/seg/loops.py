@@ -9,6 +9,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 
 from det_seg_agent.seg.hook import AgentHook
+from det_seg_agent.seg.index import naming_broken_images
 from det_seg_agent.seg.scaling import passes_of, scale_schedulers, scaled, scaled_interval
 
 
@@ -36,7 +37,8 @@ class PassIterator:
             self._hook.restore_random()
             self._hook.begin_pass()
             self._batches = iter(self._loader)
-        return next(self._batches)
+        with naming_broken_images(self._loader, lambda: self._hook.done):
+            return next(self._batches)
 
 
 @LOOPS.register_module()
@@ -114,6 +116,11 @@ class AgentEpochLoop(EpochBasedTrainLoop):
                 f"budget {budget:.3f}: {max_epochs} epochs of up to {len(self.dataloader)} iterations; learning rate "
                 "schedules and checkpoints that count iterations are scaled by the same factor"
             )
+
+    def run_epoch(self) -> None:
+        """Walk one epoch, as the host does."""
+        with naming_broken_images(self.dataloader, lambda: AgentHook.of(self.runner).done):
+            super().run_epoch()
 
 
 def scale_surroundings(runner: Any, budget: float, epoch_length: int | None = None) -> None:

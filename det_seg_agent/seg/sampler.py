@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sized
+from typing import Any
 
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.registry import DATA_SAMPLERS
@@ -59,3 +60,18 @@ def stock_sampler(sampler: AgentSampler, by_iterations: bool, seed: int | None) 
     """Return the sampler that the host's recipes have for a loop: an infinite one, or one of epochs."""
     cls = InfiniteSampler if by_iterations else DefaultSampler
     return cls(sampler.dataset, shuffle=sampler.shuffle, seed=sampler.seed if seed is None else seed)
+
+
+def check_loader(loader: Any, logger: Any) -> None:
+    """Refuse a training loader that does not walk over selections, and tell of one that restarts its workers.
+
+    Raises:
+        ConfigError: unless its sampler is an `AgentSampler`, in batches of a fixed size.
+    """
+    if not isinstance(loader.sampler, AgentSampler) or loader.batch_size is None:
+        raise ConfigError(
+            f"train_dataloader.sampler.type={type(loader.sampler).__name__!r} does not walk over selections. Set "
+            "train_dataloader = dict(sampler=dict(_delete_=True, type='AgentSampler')), and no batch_sampler."
+        )
+    if loader.num_workers and not loader.persistent_workers:
+        logger.warning("train_dataloader.persistent_workers=False: workers restart at each pass.")

@@ -4,14 +4,11 @@ import math
 from typing import Any
 
 import torch
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.losses import CrossEntropyLoss
-from mmseg.models.segmentors import EncoderDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from det_seg_agent.errors import ConfigError
+from det_seg_agent.seg.heads import check_model, heads_of, losses_of, seen_head
 from det_seg_agent.seg.sufficiency import sufficiency
 
 
@@ -51,59 +48,8 @@ def pooled(features: Any, wanted: Any) -> Tensor:
     """
     levels = [features] if isinstance(features, Tensor) else features
     picked = [levels[i] for i in (wanted if isinstance(wanted, list | tuple) else [wanted])]
-    return torch.cat([level.detach().float().mean((2, 3)) for level in picked], 1)
-
-
-def check_model(model: nn.Module, weighted: bool) -> None:
-    """Refuse what signals cannot be taken of, by name.
-
-    Args:
-        model: the segmentor.
-        weighted: whether losses are to be scaled by image.
-
-    Raises:
-        ConfigError: for a segmentor, a head or a loss that is not supported.
-    """
-    if type(model) is not EncoderDecoder:
-        raise ConfigError(
-            f"model.type={type(model).__name__!r} is not supported; valid: EncoderDecoder (UperNet, DeepLabV3+, FCN, "
-            "PSPNet, SegFormer and all else with one decode head). Others train with the stock loops."
-        )
-    head: Any = model.decode_head
-    ours = isinstance(head, BaseDecodeHead) and hasattr(head, "conv_seg")
-    if not ours or any(
-        getattr(type(head), name) is not getattr(BaseDecodeHead, name) for name in ("loss", "loss_by_feat", "cls_seg")
-    ):
-        raise ConfigError(
-            f"decode_head.type={type(head).__name__!r} is not supported: it makes its loss in a way of its own. Valid: "
-            "heads that keep BaseDecodeHead's loss, such as UPerHead, FCNHead, PSPHead, ASPPHead, "
-            "DepthwiseSeparableASPPHead, SegformerHead."
-        )
-    if head.out_channels > 1 and all(getattr(loss, "use_sigmoid", False) for loss in losses_of(head)):
-        raise ConfigError(
-            f"decode_head.loss_decode has use_sigmoid=True with {head.out_channels} channels, which is not supported: "
-            "entropy over classes needs a softmax. Set use_sigmoid=False in one of the losses."
-        )
-    if weighted:
-        for loss in [loss for each in heads_of(model) for loss in losses_of(each)]:
-            if not isinstance(loss, CrossEntropyLoss) or getattr(loss, "use_sigmoid", False):
-                raise ConfigError(
-                    f"{type(loss).__name__} cannot be weighted by image, which this strategy asks for. Use "
-                    "CrossEntropyLoss, or a strategy without weights: agent, random, loss, entropy."
-                )
-
-
-def heads_of(model: EncoderDecoder) -> list[Any]:
-    """Return the decode head and the auxiliary heads."""
-    auxiliary = getattr(model, "auxiliary_head", None)
-    more = list(auxiliary) if isinstance(auxiliary, nn.ModuleList) else [auxiliary] if auxiliary is not None else []
-    return [model.decode_head, *more]
-
-
-def losses_of(head: Any) -> list[nn.Module]:
-    """Return a head's loss modules."""
-    losses = head.loss_decode
-    return list(losses) if isinstance(losses, nn.ModuleList) else [losses]
+    maps = [level if isinstance(level, Tensor) else level[0] for level in picked]  # a ViT may add its class token
+    return torch.cat([level.detach().float().mean((2, 3)) for level in maps], 1)
 
 
 class SignalTap:
@@ -122,11 +68,11 @@ class SignalTap:
         check_model(model, weighted)
         self.signals: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         self.weights: Tensor | None = None
-        self._head, self._logits, self._features = model.decode_head, None, None
+        self._head, self._logits, self._features = seen_head(model), None, None
         encoder = model.neck if model.with_neck else model.backbone
         self._handles: list[RemovableHandle] = [
             encoder.register_forward_hook(self._keep_features),
-            model.decode_head.conv_seg.register_forward_hook(self._keep_logits),
+            self._head.conv_seg.register_forward_hook(self._keep_logits),
             model.register_forward_hook(self._read, with_kwargs=True),
         ]
         if weighted:

@@ -1,0 +1,124 @@
+"""The host's checkpoints, written whole or not at all, and the one to resume from."""
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmengine.dist import barrier, is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.model import is_model_wrapper
+
+from det_seg_agent.errors import StateError
+
+BACKEND = "det_seg_agent"
+
+
+class WholeFiles(LocalBackend):
+    """mmengine's local files, replaced at once or not at all; what is to be removed stays until the next file is there.
+
+    The host (`CheckpointHook._save_checkpoint_with_step`) removes an old checkpoint before it writes the new one, and
+    writes in place: a process that is killed in between would leave `max_keep_ckpts=1` without any checkpoint.
+    """
+
+    _stale: ClassVar[set[Path]] = set()  # the host makes an instance for every call
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write a file, then remove what was to be removed."""
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            part.write_bytes(obj)
+            os.replace(part, path)
+        except OSError:  # a full disk: leave room, and the old file
+            part.unlink(missing_ok=True)
+            raise
+        for old in self._stale - {path.absolute()}:
+            old.unlink(missing_ok=True)
+        self._stale.clear()
+
+    def remove(self, filepath: str | Path) -> None:
+        """Remove a file once the next one is written."""
+        self._stale.add(Path(filepath).absolute())
+
+
+register_backend(BACKEND, WholeFiles, force=True)
+
+
+def write_whole(runner: Any) -> None:
+    """Let the runner's `CheckpointHook`s write by `WholeFiles`, unless a backend or a remote folder is set."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook) and not hook.backend_args and not hook.file_client_args:
+            local = "://" not in str(hook.out_dir or runner.work_dir)
+            hook.backend_args = {"backend": BACKEND} if local else None
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether a checkpoint is there and not cut short: a zip archive has its directory at the end."""
+    return path.is_file() and zipfile.is_zipfile(path)
+
+
+def choose_checkpoint(runner: Any) -> None:
+    """Where a run is to go on from the latest checkpoint, let `last_checkpoint` name one that can be read.
+
+    The host writes that file after the checkpoint, in place, and reads it without looking whether the checkpoint is
+    there (`mmengine.runner.find_latest_checkpoint`). A collective.
+
+    Raises:
+        StateError: if there is a checkpoint and none can be read.
+    """
+    if not runner._resume:
+        return
+    if runner._load_from is not None:
+        given = Path(str(runner._load_from))
+        if given.is_file() and not is_whole(given):
+            raise StateError(f"load_from={given}: the checkpoint is cut short. {_remedy(given.parent, given)}")
+        return
+    note = Path(runner.work_dir) / "last_checkpoint"
+    text = note.read_text(encoding="utf-8").strip() if note.is_file() else ""
+    named = Path(text) if text else None
+    if named is not None and ("://" in text or is_whole(named)):
+        return
+    newest = newest_whole(Path(runner.work_dir), named)
+    if newest is None and named is not None:
+        raise StateError(
+            f"{note} names {named}, which is {'cut short' if named.exists() else 'not there'}, and no other checkpoint "
+            "lies beside it. Start a new run without --resume, or put a checkpoint there."
+        )
+    barrier()  # all have read
+    if newest is not None:
+        runner.logger.warning(
+            f"{note} names {named or 'nothing'}, which cannot be read; the run goes on from {newest}."
+        )
+        if is_main_process():
+            part = note.with_name(f".{note.name}.part")
+            part.write_text(str(newest), encoding="utf-8")
+            os.replace(part, note)
+    barrier()
+
+
+def newest_whole(work_dir: Path, named: Path | None) -> Path | None:
+    """Return the checkpoint written last that is whole, in the work dir or beside the named one."""
+    folders = {work_dir, *([named.parent] if named is not None else [])}
+    found = [path for folder in folders for kind in ("iter", "epoch") for path in folder.glob(f"{kind}_*.pth")]
+    whole = [path for path in found if is_whole(path)]
+    return max(whole, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def _remedy(folder: Path, broken: Path) -> str:
+    other = newest_whole(folder, None)
+    return "Start a new run." if other is None else f"Resume from {other} instead, the newest that is whole."
+
+
+def bare(model: Any) -> Any:
+    """Return a model without its distributed wrapper."""
+    return model.module if is_model_wrapper(model) else model
+
+
+def checkpoint_due(runner: Any) -> bool:
+    """Return whether a `CheckpointHook` saves after this iteration."""
+    last = runner.iter + 1 >= runner.max_iters
+    hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
+    return any(last or hook.every_n_train_iters(runner, hook.interval, hook.save_begin) for hook in hooks)
