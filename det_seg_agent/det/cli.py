@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from det_seg_agent.errors import AgentError, ConfigError
+from det_seg_agent.cli import guarded, input_errors
+from det_seg_agent.errors import ConfigError
 from det_seg_agent.settings import parse, unknown_key
 
 USAGE = """usage: train_det.py [--config FILE.yaml] key=value ...
@@ -59,6 +60,8 @@ def read_config(path: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"--config {path}: a mapping of keys to values is needed.")
     agent = content.pop("agent", {}) or {}
+    if not isinstance(agent, dict):
+        raise ConfigError(f"--config {path}: agent={agent!r} is not a mapping; write agent: {{ratio: 0.6}}.")
     return {**content, **{f"agent.{key}": value for key, value in agent.items()}}
 
 
@@ -89,7 +92,7 @@ def train(host: dict[str, Any], agent: dict[str, Any]) -> dict[str, Any]:
     from ultralytics import YOLO
     from ultralytics.utils import RANK, YAML
 
-    from det_seg_agent.det.coco import evaluate, find_val_json, format_table, prepare_data
+    from det_seg_agent.det.coco import evaluate, find_val_json, format_table, prepare_data, read_json
     from det_seg_agent.det.settings import DetSettings
     from det_seg_agent.det.trainer import AgentDetectionTrainer
     from det_seg_agent.report import write_json
@@ -97,21 +100,26 @@ def train(host: dict[str, Any], agent: dict[str, Any]) -> dict[str, Any]:
 
     settings = parse(DetSettings, agent, "agent.")
     parse(strategy_class(settings.strategy).Options, settings.options, "agent.options.")
-    if host.get("data") is not None:
-        host["data"] = str(prepare_data(host["data"]))
-    elif not host.get("resume"):
-        raise ConfigError("data= is missing; give an Ultralytics YAML or the folder of an MS-COCO download.")
-    if settings.val_json is not None and not Path(settings.val_json).is_file():
-        raise ConfigError(f"agent.val_json={settings.val_json}: there is no such file.")
+    if settings.val_json is not None:
+        read_json(Path(settings.val_json))
     resume = host.get("resume")
     if resume and not isinstance(resume, str):
         host["resume"] = resume = host.get("model")
-        if not (resume and Path(resume).is_file()):
+        if not resume:
             raise ConfigError("resume=true needs model=PATH/weights/last.pt of the run, or give resume=PATH.")
-    model = YOLO(resume or host.pop("model", "yolov8n.yaml"))
-    started = time.time()
-    trainer_class = AgentDetectionTrainer.configured(**agent) if agent else AgentDetectionTrainer
-    model.train(trainer=trainer_class, **{k: v for k, v in host.items() if k not in ("model", "mode", "task")})
+    if resume and not Path(resume).is_file():
+        raise ConfigError(f"resume={resume}: there is no such file; give PATH/weights/last.pt of a stopped run.")
+    if host.get("data") is not None:
+        host["data"] = str(prepare_data(host["data"]))
+    elif not resume:
+        raise ConfigError("data= is missing; give an Ultralytics YAML or the folder of an MS-COCO download.")
+    model: Any = None
+    with input_errors("ultralytics", begun=lambda: has_begun(model)):
+        check_host(host)
+        model = YOLO(resume or host.pop("model", "yolov8n.yaml"))
+        started = time.time()
+        trainer_class = AgentDetectionTrainer.configured(**agent) if agent else AgentDetectionTrainer
+        model.train(trainer=trainer_class, **{k: v for k, v in host.items() if k not in ("model", "mode", "task")})
     trainer = model.trainer
     wall = time.time() - started
     if RANK not in {-1, 0} or trainer.selector is None or not trainer.best.exists():
@@ -137,20 +145,31 @@ def train(host: dict[str, Any], agent: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def check_host(host: dict[str, Any]) -> None:
+    """Have the host check its arguments and the data YAML, which its trainer does once it has made the run's folder."""
+    from ultralytics.cfg import get_cfg
+    from ultralytics.data.utils import check_det_dataset
+
+    get_cfg(overrides=host)
+    data = str(host.get("data", ""))
+    if data.endswith((".yaml", ".yml")):
+        check_det_dataset(data)
+
+
+def has_begun(model: Any) -> bool:
+    """Return whether a model's training has come to its first pass."""
+    selector = getattr(getattr(model, "trainer", None), "selector", None)
+    return selector is not None and selector.pass_index >= 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status: 0, or 2 for input that cannot work."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0
-    try:
-        train(*parse_arguments(arguments))
-    except AgentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        if error.name not in ("ultralytics", "pycocotools", "faster_coco_eval"):
-            raise
-        print(f"error: {error.name} is not installed: pip install 'det_seg_agent[det]'", file=sys.stderr)
-        return 2
-    return 0
+
+    def work() -> None:
+        train(*parse_arguments(words))
+
+    return guarded(work)
