@@ -2,7 +2,9 @@
 
 import contextlib
 import importlib
+import os
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -35,14 +37,20 @@ def guarded(work: Callable[[], int | None]) -> int:
 
 @contextlib.contextmanager
 def input_errors(
-    *hosts: str, begun: Callable[[], bool] = lambda: False, kinds: tuple[type[Exception], ...] = KINDS
+    what: str,
+    *hosts: str,
+    remedy: str = "",
+    begun: Callable[[], bool] = lambda: False,
+    kinds: tuple[type[Exception], ...] = KINDS,
 ) -> Iterator[None]:
     """Turn what a host raises on bad input into a `ConfigError` of one line.
 
     Everything else passes: errors once training has begun, of other kinds, or raised in our own code.
 
     Args:
+        what: the input that is looked at.
         hosts: names of the host's packages.
+        remedy: joins the message.
         begun: whether training has begun.
         kinds: of the errors.
 
@@ -56,7 +64,33 @@ def input_errors(
     except kinds as error:
         if begun() or not _raised_by(error, hosts):
             raise
-        raise ConfigError(f"{hosts[0]}: {one_line(error)}") from error
+        text = f"{what}: {one_line(error)}"
+        raise ConfigError(f"{text.rstrip('.')}. {remedy}" if remedy else text) from error
+
+
+@contextlib.contextmanager
+def tidied(folder: Path, begun: Callable[[], bool]) -> Iterator[None]:
+    """Remove the run's folder that bad input leaves, unless it was there before or training has begun."""
+    new = not folder.exists()
+    try:
+        yield
+    except AgentError:
+        if new and not begun():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def check_folder(key: str, folder: Path) -> None:
+    """Refuse, without making anything, a run's folder that cannot be made or written to.
+
+    Raises:
+        ConfigError: naming the key, the folder and what is in the way.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{key}={str(folder)!r}: {there} is a file, and a folder is needed; choose another {key}.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{key}={str(folder)!r}: {there} cannot be written to; choose another {key}.")
 
 
 def one_line(error: BaseException) -> str:

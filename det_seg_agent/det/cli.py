@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from det_seg_agent.cli import guarded, input_errors
+from det_seg_agent.cli import check_folder, guarded, input_errors, tidied
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.settings import parse, unknown_key
 
@@ -114,11 +114,17 @@ def train(host: dict[str, Any], agent: dict[str, Any]) -> dict[str, Any]:
     elif not resume:
         raise ConfigError("data= is missing; give an Ultralytics YAML or the folder of an MS-COCO download.")
     model: Any = None
-    with input_errors("ultralytics", begun=lambda: has_begun(model)):
-        check_host(host)
-        model = YOLO(resume or host.pop("model", "yolov8n.yaml"))
-        started = time.time()
-        trainer_class = AgentDetectionTrainer.configured(**agent) if agent else AgentDetectionTrainer
+
+    def begun() -> bool:
+        return has_begun(model)
+
+    folder = check_host(host)
+    name = str(resume or host.pop("model", "yolov8n.yaml"))
+    with input_errors(f"model={name}", "ultralytics"):
+        model = YOLO(name)
+    started = time.time()
+    trainer_class = AgentDetectionTrainer.configured(**agent) if agent else AgentDetectionTrainer
+    with tidied(folder, begun), input_errors("ultralytics", "ultralytics", begun=begun):
         model.train(trainer=trainer_class, **{k: v for k, v in host.items() if k not in ("model", "mode", "task")})
     trainer = model.trainer
     wall = time.time() - started
@@ -145,15 +151,29 @@ def train(host: dict[str, Any], agent: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def check_host(host: dict[str, Any]) -> None:
-    """Have the host check its arguments and the data YAML, which its trainer does once it has made the run's folder."""
-    from ultralytics.cfg import get_cfg
+def check_host(host: dict[str, Any]) -> Path:
+    """Have the host check its arguments and the data YAML, which its trainer does once it has made the run's folder.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ConfigError: for what the host refuses, or a folder that cannot be made.
+    """
+    from ultralytics.cfg import get_cfg, get_save_dir
     from ultralytics.data.utils import check_det_dataset
 
-    get_cfg(overrides=host)
-    data = str(host.get("data", ""))
+    with input_errors("ultralytics", "ultralytics"):
+        args = get_cfg(overrides=host)
+        folder = Path(get_save_dir(args))
+    if host.get("resume"):
+        return Path(host["resume"]).parent
+    data = str(host["data"])
     if data.endswith((".yaml", ".yml")):
-        check_det_dataset(data)
+        with input_errors(f"data={data}", "ultralytics", remedy="Give an Ultralytics data YAML or a COCO folder."):
+            check_det_dataset(data)
+    check_folder("project", folder)
+    return folder
 
 
 def has_begun(model: Any) -> bool:
