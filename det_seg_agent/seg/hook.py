@@ -155,7 +155,7 @@ class AgentHook(Hook):
                 "train_dataloader.dataset: the images are not those that the run was started with. Resume on the same "
                 "data set, or start a new run."
             )
-        if runner.iter >= runner.max_iters or runner.epoch >= runner.max_epochs:
+        if runner.iter >= runner.max_iters if self._by_iterations else runner.epoch >= runner.max_epochs:
             raise ConfigError(
                 f"work_dir={str(runner.work_dir)!r}: its run is finished, nothing is left to resume. Start a new one "
                 "with load_from= its checkpoint and another work_dir."
