@@ -11,3 +11,7 @@ class ConfigError(AgentError, ValueError):
 
 class StateError(AgentError, RuntimeError):
     """A saved state that does not belong to this run."""
+
+
+class HostError(AgentError, ImportError):
+    """A toolbox, or a package that it needs, is missing or of a version that is not supported; raised on import."""

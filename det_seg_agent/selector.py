@@ -114,7 +114,9 @@ class Selector:
         if is_full(ratio):
             return Selection(torch.arange(len(self)))
         count = self.settings.count_at(pass_index, self.total_passes, len(self))
-        return self.strategy.select(Request(pass_index, self.total_passes, count, ratio))
+        selection = self.strategy.select(Request(pass_index, self.total_passes, count, ratio))
+        check_selection(selection, len(self), f"{type(self.strategy).__name__}: pass {pass_index + 1}")
+        return selection
 
     def observe(
         self,
@@ -221,3 +223,22 @@ class Selector:
         self._dropped = state["dropped"]
         self.sampler.set_selection(self.selection.indices)
         self.sampler.set_epoch(max(self.pass_index, 0))
+
+
+def check_selection(selection: Selection, num_samples: int, name: str) -> None:
+    """Refuse a selection that no sampler can walk over, as a user's own strategy may make one.
+
+    Raises:
+        ConfigError: naming the strategy, the pass and the first sample that is wrong.
+    """
+    chosen = selection.indices
+    if not len(chosen):
+        raise ConfigError(f"{name} selects no sample; a strategy returns the number of samples that it is asked for.")
+    wrong = chosen[(chosen < 0) | (chosen >= num_samples)]
+    if len(wrong):
+        raise ConfigError(f"{name} selects sample {int(wrong[0])}, and there are samples 0 to {num_samples - 1}.")
+    wrong = chosen[1:][chosen[1:] <= chosen[:-1]]
+    if len(wrong):
+        raise ConfigError(
+            f"{name} selects sample {int(wrong[0])} after itself or a later one; sort and list each once."
+        )

@@ -67,4 +67,4 @@ def unknown_key(key: str, valid: list[str]) -> str:
     """Return the message for a key that does not exist, with the nearest one that does."""
     near = difflib.get_close_matches(key, valid, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    return f"{key} is not a setting.{hint} Valid: {', '.join(sorted(valid))}."
+    return f"{key} is not a setting.{hint} Valid: {', '.join(sorted(valid)) or 'none'}."

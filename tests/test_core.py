@@ -1,20 +1,18 @@
 """Schedule, sampler, rewards, strategies, agent and state, without a toolbox."""
 
 import io
-import math
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from det_seg_agent import ConfigError, Selection, SelectionSampler, Selector, Settings, StateError, Strategy, register
+from det_seg_agent import Selection, SelectionSampler, Selector, Strategy, register
 from det_seg_agent.features import Projector
 from det_seg_agent.levels import Levels
 from det_seg_agent.ppo import gae
 from det_seg_agent.rewards import RunningNorm, balance, paper_difficulty, quality, robust_scale
 from det_seg_agent.schedule import Schedule
-from det_seg_agent.settings import parse
 from det_seg_agent.signals import SampleSignals, SignalBuffer, per_sample
 from det_seg_agent.strategies import Agent, Request, strategy_names
 from det_seg_agent.strategies.agent import AgentOptions, rates
@@ -59,35 +57,6 @@ def test_schedule_follows_the_pass() -> None:
     o = Schedule(ratio=0.5, schedule="oscillating", low=0.3, warmup=0, final_full=0)
     assert [o.ratio_at(p, 4) for p in range(4)] == pytest.approx([0.3, 0.7, 0.3, 0.7])
     assert o.budget(4, 1000) == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"ratio": 0}, ["ratio=0", "greater than 0"]),
-        ({"ratio": 1.5}, ["ratio=1.5", "less than or equal to 1"]),
-        ({"ratio": math.nan}, ["ratio=nan", "finite"]),
-        ({"ratio": "half"}, ["ratio='half'", "0 < ratio <= 1"]),
-        ({"ration": 0.5}, ["ration", "Did you mean agent.ratio"]),
-        ({"schedule": "wavy"}, ["wavy", "constant or oscillating"]),
-        ({"schedule": "oscillating", "ratio": 0.6, "low": 0.1}, ["high=1.1"]),
-        ({"schedule": "oscillating", "period": 3}, ["period=3"]),
-        ({"low": 0.2}, ["oscillating"]),
-        ({"preset": "best"}, ["preset", "paper"]),
-    ],
-)
-def test_a_wrong_setting_is_named(fields: dict, words: list[str]) -> None:
-    with pytest.raises(ConfigError) as error:
-        parse(Settings, fields, "agent.")
-    for word in words:
-        assert word in str(error.value)
-
-
-def test_unknown_strategies_and_options_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"infobatch, loss, random"):
-        Selector(10, 4, strategy="magic")
-    with pytest.raises(ConfigError, match=r"agent\.options\.learning_rate"):
-        Selector(10, 4, options={"learning_rate": 1})
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
@@ -180,14 +149,6 @@ def test_every_strategy_selects_what_is_asked_and_resumes(name: str, preset: str
         assert torch.equal(a, b)
     assert second.history[-1]["images"] == whole.history[-1]["images"] == sum(counts)
     assert torch.equal(second.table.selected, whole.table.selected)
-
-
-def test_a_state_of_another_run_is_refused() -> None:
-    state = Selector(20, 4).state_dict()
-    with pytest.raises(StateError, match="20 images, this one has 21"):
-        Selector(21, 4).load_state_dict(state)
-    with pytest.raises(StateError, match="agent"):
-        Selector(20, 4, strategy="random").load_state_dict(state)
 
 
 @pytest.mark.parametrize("preset", ["default", "paper"])

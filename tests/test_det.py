@@ -301,27 +301,6 @@ def test_scalars_reach_tensorboard_where_it_is_on(model_yaml: str, data_yaml: st
     assert [event.value for event in events.Scalars("agent/images")] == [48, 96]
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["epoch=3"], "Did you mean epochs"),
-        (["agent.ratio=1.5", "data=x.yaml"], "agent.ratio=1.5"),
-        (["agent.ratios=0.5", "data=x.yaml"], "Did you mean agent.ratio"),
-        (["agent.strategy=magic", "data=x.yaml"], "infobatch"),
-        (["agent.options.lrr=1", "data=x.yaml"], "Did you mean agent.options.lr"),
-        (["epochs"], "not key=value"),
-        (["epochs=1"], "data= is missing"),
-        (["data=/"], "instances_train2017.json"),
-        (["--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["resume=true"], "last.pt"),
-        (["data=x.yaml", "agent.val_json=none.json"], "none.json"),
-    ],
-)
-def test_wrong_input_stops_at_once(words: list[str], message: str, capsys: Any) -> None:
-    assert main(words) == 2
-    assert message in capsys.readouterr().err
-
-
 def test_recipes_parse_and_later_words_win() -> None:
     for path in Path(__file__).parent.parent.glob("configs/det/*.yaml"):
         host, agent = parse_arguments(["--config", str(path), "epochs=7", "agent.ratio=0.3", "lr0=1e-3"])

@@ -287,20 +287,6 @@ def test_validation_leaves_the_random_streams_alone(scenes: Path, tmp_path: Path
     assert same_weights(whole, again)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"train_dataloader__sampler__type": "InfiniteSampler"}, "AgentSampler"),
-        ({"custom_hooks": []}, "AgentHook"),
-        ({"train_cfg": {"_delete_": True, "type": "IterBasedTrainLoop", "max_iters": 4}}, "AgentIterLoop"),
-    ],
-)
-def test_wrong_configs_stop_before_training(scenes: Path, tmp_path: Path, options: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        fit(config_of(scenes, tmp_path, **{**ITERS, **options}))
-    assert not list(tmp_path.glob("*.pth"))
-
-
 def test_a_resume_that_cannot_be_exact_is_refused(scenes: Path, tmp_path: Path) -> None:
     fit(config_of(scenes, tmp_path, **ITERS, agent__ratio=0.4), 14)
     with pytest.raises(ConfigError, match=r"agent.ratio=0.4"):
@@ -344,25 +330,6 @@ def test_by_class_figures_average_to_the_hosts(scenes: Path, tmp_path: Path) -> 
     for figure in ("IoU", "Acc"):
         values = [row[figure] for row in iou["by_class"].values() if figure in row]
         assert sum(values) / len(values) == pytest.approx(iou[f"m{figure}"], abs=0.02)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["nowhere.py"], "nowhere.py"),
-        (["stock.py"], "AgentHook"),
-        ([str(CONFIG), "--cfg-options", "agent.ratio=2"], "agent.ratio=2"),
-        ([str(CONFIG), "--amp", "--cfg-options", "optim_wrapper.type=Other"], "--amp"),
-    ],
-)
-def test_wrong_input_stops_at_once(words: list[str], message: str, scenes: Path, tmp_path: Path, capsys: Any) -> None:
-    if words == ["stock.py"]:
-        words = [str(tmp_path / "stock.py")]
-        Path(words[0]).write_text("_base_ = 'mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py'")
-    if "--cfg-options" in words:
-        words = [*words, *words_of(scenes)[1:]]
-    assert main([*words[:1], "--work-dir", str(tmp_path), *words[1:]]) == 2
-    assert message in capsys.readouterr().err
 
 
 # Families, configs, compatibility -----------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import sys
 
-from det_seg_agent.det.cli import main
+from det_seg_agent.cli import train_det
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(train_det())

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from det_seg_agent.errors import AgentError, ConfigError
+from det_seg_agent.cli import check_folder, guarded, input_errors, tidied
+from det_seg_agent.errors import ConfigError
 from det_seg_agent.settings import parse, unknown_key
 
 USAGE = """usage: train_det.py [--config FILE.yaml] key=value ...
@@ -65,6 +66,8 @@ def read_config(path: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"--config {path}: a mapping of keys to values is needed.")
     agent = content.pop("agent", {}) or {}
+    if not isinstance(agent, dict):
+        raise ConfigError(f"--config {path}: agent={agent!r} is not a mapping; write agent: {{ratio: 0.6}}.")
     return {**content, **{f"agent.{key}": value for key, value in agent.items()}}
 
 
@@ -97,10 +100,13 @@ def load_model(host: dict[str, Any]) -> Any:
     resume = host.get("resume")
     if resume and not isinstance(resume, str):
         host["resume"] = resume = host.get("model")
-        if not (resume and Path(resume).is_file()):
+        if not resume:
             raise ConfigError("resume=true needs model=PATH/weights/last.pt of the run, or give resume=PATH.")
+    if resume and not Path(resume).is_file():
+        raise ConfigError(f"resume={resume}: there is no such file; give PATH/weights/last.pt of a stopped run.")
     name = str(resume or host.pop("model", "yolov8n.yaml"))
-    model = RTDETR(name) if "rtdetr" in Path(name).stem.lower() else YOLO(name)  # as the host's command line
+    with input_errors(f"model={name}", "ultralytics"):
+        model = RTDETR(name) if "rtdetr" in Path(name).stem.lower() else YOLO(name)  # as the host's command line
     task = host.pop("task", model.task)
     if task != model.task:
         raise ConfigError(f"task={task}: the model {name} is for {model.task}. Give a model of the task, or drop task.")
@@ -117,7 +123,7 @@ def train(host: dict[str, Any], agent: dict[str, Any]) -> dict[str, Any]:
     """
     from ultralytics.utils import RANK, YAML
 
-    from det_seg_agent.det.coco import prepare_data
+    from det_seg_agent.det.coco import prepare_data, read_json
     from det_seg_agent.det.settings import DetSettings
     from det_seg_agent.det.trainers import trainer_for
     from det_seg_agent.report import write_json
@@ -128,19 +134,25 @@ def train(host: dict[str, Any], agent: dict[str, Any]) -> dict[str, Any]:
     data = host.get("data")
     if data is None and not host.get("resume"):
         raise ConfigError("data= is missing; give an Ultralytics YAML or the folder of an MS-COCO download.")
-    if settings.val_json is not None and not Path(settings.val_json).is_file():
-        raise ConfigError(f"agent.val_json={settings.val_json}: there is no such file.")
+    if settings.val_json is not None:
+        read_json(Path(settings.val_json))
     model = load_model(host)
     trainer_class = trainer_for(model)
     if data is not None and model.task in FOLDER_TASKS:
         host["data"] = str(prepare_data(data, segments=model.task != "detect"))
     elif data is not None and model.task != "classify" and Path(data).is_dir():
         raise ConfigError(f"data={data}: a folder is no data for task={model.task}; give a data YAML of the task.")
+    folder = check_host(host, model.task)
     started = time.time()
-    model.train(
-        trainer=trainer_class.configured(**agent) if agent else trainer_class,
-        **{k: v for k, v in host.items() if k not in ("model", "mode")},
-    )
+
+    def begun() -> bool:
+        return has_begun(model)
+
+    with tidied(folder, begun), input_errors("ultralytics", "ultralytics", begun=begun):
+        model.train(
+            trainer=trainer_class.configured(**agent) if agent else trainer_class,
+            **{k: v for k, v in host.items() if k not in ("model", "mode")},
+        )
     trainer = model.trainer
     wall = time.time() - started
     if RANK not in {-1, 0} or trainer.selector is None or not trainer.best.exists():
@@ -180,20 +192,45 @@ def judge(trainer: Any, val_json: str | None) -> dict[str, Any]:
     return {**{names[kind]: figures for kind, figures in judged.items()}, "judged_on": judged_on}
 
 
+def check_host(host: dict[str, Any], task: str) -> Path:
+    """Have the host check its arguments and the data YAML, which its trainer does once it has made the run's folder.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ConfigError: for what the host refuses, or a folder that cannot be made.
+    """
+    from ultralytics.cfg import get_cfg, get_save_dir
+    from ultralytics.data.utils import check_det_dataset
+
+    with input_errors("ultralytics", "ultralytics"):
+        args = get_cfg(overrides={**host, "task": task})
+        folder = Path(get_save_dir(args))
+    if host.get("resume"):
+        return Path(host["resume"]).parent
+    data = str(host["data"])
+    if task != "classify" and data.endswith((".yaml", ".yml")):
+        with input_errors(f"data={data}", "ultralytics", remedy="Give an Ultralytics data YAML or a COCO folder."):
+            check_det_dataset(data)
+    check_folder("project", folder)
+    return folder
+
+
+def has_begun(model: Any) -> bool:
+    """Return whether a model's training has come to its first pass."""
+    selector = getattr(getattr(model, "trainer", None), "selector", None)
+    return selector is not None and selector.pass_index >= 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status: 0, or 2 for input that cannot work."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0
-    try:
-        train(*parse_arguments(arguments))
-    except AgentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        if error.name not in ("ultralytics", "pycocotools", "faster_coco_eval"):
-            raise
-        print(f"error: {error.name} is not installed: pip install 'det_seg_agent[det]'", file=sys.stderr)
-        return 2
-    return 0
+
+    def work() -> None:
+        train(*parse_arguments(words))
+
+    return guarded(work)

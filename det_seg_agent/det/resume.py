@@ -50,9 +50,14 @@ def find_state(checkpoint: Path) -> dict[str, Any]:
     """Return the state that belongs to a host checkpoint.
 
     Raises:
-        ConfigError: if there is none of that epoch.
+        ConfigError: if there is none of that epoch, or the run is finished.
     """
     epoch = torch.load(checkpoint, map_location="cpu", weights_only=False)["epoch"]  # the host's own format
+    if epoch < 0:
+        raise ConfigError(
+            f"resume={checkpoint}: its run is finished, nothing is left to resume. Start a new one with "
+            "model= this file."
+        )
     for name in (LAST, OLD):
         path = checkpoint.parent / name
         if path.exists():

@@ -1,6 +1,10 @@
 """The MMEngine / MMSegmentation adapter; importing it registers `AgentHook`, `AgentSampler` and the two loops."""
 
-from det_seg_agent.seg.compat import prepare_host
+from det_seg_agent.versions import check_hosts
+
+check_hosts("seg")
+
+from det_seg_agent.seg.compat import prepare_host  # noqa: E402  (what is missing is said before it is imported)
 
 prepare_host()
 

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from det_seg_agent.errors import AgentError, ConfigError
-
-MISSING = ("mmengine", "mmcv", "mmseg", "pkg_resources", "ftfy", "regex")
+from det_seg_agent.cli import check_folder, guarded, input_errors, tidied
+from det_seg_agent.errors import ConfigError
+from det_seg_agent.seg.checks import check_config
 
 
 def arguments_parser() -> argparse.ArgumentParser:
@@ -37,14 +37,15 @@ def load_config(options: argparse.Namespace) -> Any:
     """
     from mmengine.config import Config
 
-    from det_seg_agent.seg.heads import check_config
+    from det_seg_agent.seg.heads import check_segmentor
 
     if not Path(options.config).is_file():
         raise ConfigError(f"config {options.config}: there is no such file.")
-    config = Config.fromfile(options.config)
+    with input_errors(f"config {options.config}", "mmengine", kinds=(Exception,)):
+        config = Config.fromfile(options.config)
+        if options.cfg_options:
+            config.merge_from_dict(options.cfg_options)
     config.launcher = options.launcher
-    if options.cfg_options:
-        config.merge_from_dict(options.cfg_options)
     if options.work_dir:
         config.work_dir = options.work_dir
     elif config.get("work_dir") is None:
@@ -55,13 +56,9 @@ def load_config(options: argparse.Namespace) -> Any:
         config.optim_wrapper.type = "AmpOptimWrapper"
         config.optim_wrapper.loss_scale = "dynamic"
     config.resume = options.resume
-    hooks = [hook.get("type") for hook in config.get("custom_hooks", None) or []]
-    if "AgentHook" not in hooks:
-        raise ConfigError(
-            f"config {options.config}: custom_hooks has no AgentHook. Inherit configs/seg/_base_/agent.py, or add "
-            "dict(type='AgentHook') to custom_hooks; a list in your config replaces that of its base."
-        )
-    check_config(config.get("model") or {})
+    check_config(config, options.config)
+    check_segmentor(config.get("model") or {})
+    check_folder("work_dir", Path(config.work_dir))
     return config
 
 
@@ -74,26 +71,32 @@ def train(options: argparse.Namespace) -> Any:
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
 
-    runner = Runner.from_cfg(config) if "runner_type" not in config else RUNNERS.build(config)
-    runner.train()
+    from det_seg_agent.seg.hook import AgentHook
+
+    runner: Any = None
+
+    def begun() -> bool:
+        hook = next((hook for hook in getattr(runner, "hooks", []) if isinstance(hook, AgentHook)), None)
+        return hook is not None and hook.begun
+
+    hosts = ("mmengine", "mmseg", "mmcv")
+    with tidied(Path(config.work_dir), begun), input_errors(f"config {options.config}", *hosts, begun=begun):
+        runner = Runner.from_cfg(config) if "runner_type" not in config else RUNNERS.build(config)
+        runner.train()
     return runner
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status: 0, 2 for input that cannot work, 130 after Ctrl-C."""
-    try:
+
+    def work() -> int:
         options = arguments_parser().parse_args(arguments)
         os.environ.setdefault("LOCAL_RANK", str(options.local_rank))
-        train(options)
-    except KeyboardInterrupt:
-        print("stopped; --resume goes on from the latest checkpoint in the work dir", file=sys.stderr)
-        return 130
-    except AgentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        if error.name not in MISSING:
-            raise
-        print(f"error: {error.name} is not installed: pip install 'det_seg_agent[seg]'", file=sys.stderr)
-        return 2
-    return 0
+        try:
+            train(options)
+        except KeyboardInterrupt:
+            print("stopped; --resume goes on from the latest checkpoint in the work dir", file=sys.stderr)
+            return 130
+        return 0
+
+    return guarded(work)

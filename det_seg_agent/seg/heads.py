@@ -53,7 +53,7 @@ def refusal(head: type) -> str:
     return f"has its own {' and '.join(own)}" if own else ""
 
 
-def check_config(model: Any) -> None:
+def check_segmentor(model: Any) -> None:
     """Refuse a model's config by the names in it, before the host builds it: that may fail with another message.
 
     Raises:

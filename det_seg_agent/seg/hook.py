@@ -14,14 +14,14 @@ from det_seg_agent.errors import ConfigError
 from det_seg_agent.report import Report, write_json
 from det_seg_agent.seeding import random_state, set_random_state
 from det_seg_agent.seg.checkpoints import bare, checkpoint_due, choose_checkpoint, write_whole
+from det_seg_agent.seg.checks import refuse_trained, settings_of
 from det_seg_agent.seg.index import SampleIndex, image_paths
 from det_seg_agent.seg.iou import Figures
 from det_seg_agent.seg.resume import check_state, refuse_other_model
 from det_seg_agent.seg.sampler import check_loader, stock_sampler
 from det_seg_agent.seg.signals import SignalTap
 from det_seg_agent.selector import Selector
-from det_seg_agent.settings import Settings, parse
-from det_seg_agent.strategies import strategy_class
+from det_seg_agent.settings import Settings
 
 KEY = "det_seg_agent"
 
@@ -49,6 +49,11 @@ class AgentHook(Hook):
         self._all_random: list[Any] = []
         self._held: dict[str, Any] | None = None
         self._figures = Figures()
+
+    @property
+    def begun(self) -> bool:
+        """Whether a batch was trained on."""
+        return hasattr(self, "selector") and (self.done > 0 or bool(self.selector.history))
 
     @staticmethod
     def of(runner: Any) -> "AgentHook":
@@ -82,10 +87,9 @@ class AgentHook(Hook):
             ConfigError: for settings, a sampler or data that cannot work.
         """
         check_loader(loader, runner.logger)
-        given = runner.cfg.get("agent", None) or {}
-        self._given = given.to_dict() if hasattr(given, "to_dict") else dict(given)
-        settings = parse(Settings, self._given, "agent.")
-        parse(strategy_class(settings.strategy).Options, settings.options, "agent.options.")
+        self._given, settings = settings_of(runner.cfg)
+        if not runner.cfg.get("resume", False):
+            refuse_trained(Path(runner.work_dir))
         self._loader, self._passes, self._by_iterations, self._full = loader, passes, by_iterations, full_images
         self._index = SampleIndex(image_paths(loader.dataset))
         seed = runner.seed if settings.seed is None else settings.seed
@@ -134,6 +138,11 @@ class AgentHook(Hook):
         assert self._saved is not None
         if note:
             runner.logger.warning(note)
+        if runner.iter >= runner.max_iters if self._by_iterations else runner.epoch >= runner.max_epochs:
+            raise ConfigError(
+                f"work_dir={str(runner.work_dir)!r}: its run is finished, nothing is left to resume. Start a new one "
+                "with load_from= its checkpoint and another work_dir."
+            )
         self._select_by(settings, runner.seed)
         self.selector.load_state_dict(self._saved["selector"])
         self.over, self.done, self._random = self._saved["over"], self._saved["done"], self._saved["random"]
@@ -194,7 +203,9 @@ class AgentHook(Hook):
         if self.over:
             self.begin_pass()
         samples = data_batch["data_samples"]
-        self._shown = torch.tensor(self._index.mark(samples))
+        shown = self._index.mark(samples)
+        self._tap.check_labels(shown, samples)
+        self._shown = torch.tensor(shown)
         self._tap.signals, self._tap.weights = None, None
         weights = self.selector.selection.weights
         if weights is not None:

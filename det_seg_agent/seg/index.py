@@ -8,6 +8,7 @@ from mmseg.datasets import MultiImageMixDataset
 
 from det_seg_agent.errors import AgentError, ConfigError
 from det_seg_agent.sampler import SelectionSampler
+from det_seg_agent.seg.checks import check_masks
 
 
 def image_paths(dataset: Any) -> list[str]:
@@ -17,7 +18,7 @@ def image_paths(dataset: Any) -> list[str]:
     drops it, and the host replaces a broken image by a random other one whose path the batch then shows.
 
     Raises:
-        ConfigError: for a data set that does not say, or that holds an image twice.
+        ConfigError: for a data set that does not say, or that holds an image twice or without its mask.
     """
     name = type(dataset).__name__
     if isinstance(dataset, MultiImageMixDataset) or not hasattr(dataset, "get_data_info"):
@@ -25,7 +26,9 @@ def image_paths(dataset: Any) -> list[str]:
             f"train_dataloader.dataset.type={name!r} has no get_data_info and mixes or slices samples in a way of its "
             "own. Use the data set itself, or a ConcatDataset of several."
         )
-    paths = [str(dataset.get_data_info(i)["img_path"]) for i in range(len(dataset))]
+    samples = [dataset.get_data_info(i) for i in range(len(dataset))]
+    paths = [str(sample["img_path"]) for sample in samples]
+    check_masks([sample.get("seg_map_path") for sample in samples], paths)
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
         raise ConfigError(

@@ -8,9 +8,12 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 
+from det_seg_agent.cli import input_errors
 from det_seg_agent.seg.hook import AgentHook
 from det_seg_agent.seg.index import naming_broken_images
 from det_seg_agent.seg.scaling import passes_of, scale_schedulers, scaled, scaled_interval
+
+REMEDY = "Check its settings, and data_root, data_prefix, ann_file and img_suffix of its dataset."
 
 
 class PassIterator:
@@ -59,7 +62,8 @@ class AgentIterLoop(IterBasedTrainLoop):
         val_interval: int = 1000,
         dynamic_intervals: list[tuple[int, int]] | None = None,
     ):
-        BaseLoop.__init__(self, runner, dataloader)
+        with input_errors("train_dataloader", "mmengine", "mmseg", remedy=REMEDY):
+            BaseLoop.__init__(self, runner, dataloader)
         hook = AgentHook.of(runner)
         batch = self.dataloader.batch_size * get_world_size()
         samples = len(self.dataloader.dataset)
@@ -102,7 +106,8 @@ class AgentEpochLoop(EpochBasedTrainLoop):
         val_interval: int = 1,
         dynamic_intervals: list[tuple[int, int]] | None = None,
     ):
-        BaseLoop.__init__(self, runner, dataloader)
+        with input_errors("train_dataloader", "mmengine", "mmseg", remedy=REMEDY):
+            BaseLoop.__init__(self, runner, dataloader)
         hook = AgentHook.of(runner)
         samples = len(self.dataloader.dataset)
         budget = hook.prepare(

@@ -51,7 +51,9 @@ class AgentOptions(BaseModel):
     )
     advantage: Literal["bandit", "gae"] = Field("bandit", description="bandit: r - V; gae: by row over mini-batches")
     update_batches: int | None = Field(None, ge=1, description="mini-batches in an update; null: the whole pass")
-    first_rounds: int = Field(8, ge=1, description="rounds of the first update, which fits the policy before it chooses")
+    first_rounds: int = Field(
+        8, ge=1, description="rounds of the first update, which fits the policy before it chooses"
+    )
     rounds: int = Field(2, ge=1, description="times that actions are drawn anew for the samples of an update")
     max_samples: int = Field(2048, ge=1, description="samples of an update at most, drawn at random")
     difficulty: Literal["loss", "insufficiency"] = Field(

@@ -1,0 +1,118 @@
+"""The commands of both toolboxes: bad input ends in one line and exit status 2."""
+
+import contextlib
+import importlib
+import os
+import re
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from det_seg_agent.errors import AgentError, ConfigError
+
+# What the hosts raise on bad input; also what programming errors raise, so see `input_errors`.
+KINDS = (OSError, SyntaxError, TypeError, ValueError, RuntimeError, LookupError, AssertionError, ImportError)
+
+
+def train_det() -> int:
+    """Run `tools/train_det.py`; return the exit status."""
+    return guarded(lambda: importlib.import_module("det_seg_agent.det.cli").main())
+
+
+def train_seg() -> int:
+    """Run `tools/train_seg.py`; return the exit status."""
+    return guarded(lambda: importlib.import_module("det_seg_agent.seg.cli").main())
+
+
+def guarded(work: Callable[[], int | None]) -> int:
+    """Return what `work` returns, 0 for None; or 2 and the message on stderr for input that cannot work."""
+    try:
+        return work() or 0
+    except AgentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+@contextlib.contextmanager
+def input_errors(
+    what: str,
+    *hosts: str,
+    remedy: str = "",
+    begun: Callable[[], bool] = lambda: False,
+    kinds: tuple[type[Exception], ...] = KINDS,
+) -> Iterator[None]:
+    """Turn what a host raises on bad input into a `ConfigError` of one line.
+
+    Everything else passes: errors once training has begun, of other kinds, or raised in our own code.
+
+    Args:
+        what: the input that is looked at.
+        hosts: names of the host's packages.
+        remedy: joins the message.
+        begun: whether training has begun.
+        kinds: of the errors.
+
+    Raises:
+        ConfigError: instead of such an error.
+    """
+    try:
+        yield
+    except AgentError:
+        raise
+    except kinds as error:
+        if begun() or not _raised_by(error, hosts):
+            raise
+        text = f"{what}: {one_line(error)}"
+        raise ConfigError(f"{text.rstrip('.')}. {remedy}" if remedy else text) from error
+
+
+@contextlib.contextmanager
+def tidied(folder: Path, begun: Callable[[], bool]) -> Iterator[None]:
+    """Remove the run's folder that bad input leaves, unless it was there before or training has begun."""
+    new = not folder.exists()
+    try:
+        yield
+    except AgentError:
+        if new and not begun():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def check_folder(key: str, folder: Path) -> None:
+    """Refuse, without making anything, a run's folder that cannot be made or written to.
+
+    Raises:
+        ConfigError: naming the key, the folder and what is in the way.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{key}={str(folder)!r}: {there} is a file, and a folder is needed; choose another {key}.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{key}={str(folder)!r}: {there} cannot be written to; choose another {key}.")
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message on one line and without colours; with its kind where it says little."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())
+    return text if len(text.split()) > 2 else f"{type(error).__name__}: {text}"
+
+
+def _raised_by(error: BaseException, hosts: tuple[str, ...]) -> bool:
+    """Return whether the innermost frame of a host or of ours is a host's.
+
+    The host's registries raise an error anew with more words; what counts is the first.
+    """
+    while error.__context__ is not None and str(error.__context__) in str(error):
+        error = error.__context__
+    ours = Path(__file__).parent
+    theirs = [Path(sys.modules[name].__file__ or "").parent for name in hosts if name in sys.modules]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        parents = Path(frame.filename).parents
+        if ours in parents:
+            return False
+        if any(folder in parents for folder in theirs):
+            return True
+    return False
