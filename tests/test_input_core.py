@@ -81,7 +81,10 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "seed -1": (settings(seed=-1), "agent.seed=-1: .*greater than or equal to 0"),
     "trace 'perhaps'": (settings(trace="perhaps"), "agent.trace='perhaps': .*true or false"),
     "options not by name": (settings(options=5), "agent.options=5: .*by name"),
-    "unknown strategy": (settings(strategy="magic"), "agent.strategy='magic' is not known. Valid: afss, agent, .*infobatch"),
+    "unknown strategy": (
+        settings(strategy="magic"),
+        "agent.strategy='magic' is not known. Valid: afss, agent, .*infobatch",
+    ),
     "strategy not importable": (settings(strategy="nowhere:X"), "agent.strategy='nowhere:X': .*importable"),
     "strategy of another kind": (settings(strategy="math:pi"), "agent.strategy='math:pi' is not a subclass"),
     "unknown option": (

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,17 @@ def load_model(host: dict[str, Any]) -> Any:
     return model
 
 
-def train(host: dict[str, Any], agent: dict[str, Any]) -> dict[str, Any]:
+def train(
+    host: dict[str, Any], agent: dict[str, Any], callbacks: Mapping[str, Callable[[Any], None]] | None = None
+) -> dict[str, Any]:
     """Train, judge the best weights, and return what `metrics.json` holds.
 
     Boxes and masks are judged by pycocotools, the rest by the host's own validator.
+
+    Args:
+        host: settings of the host.
+        agent: settings of ours.
+        callbacks: of the host, event -> function of the trainer.
 
     Raises:
         ConfigError: for settings, data or models that cannot work.
@@ -143,6 +151,8 @@ def train(host: dict[str, Any], agent: dict[str, Any]) -> dict[str, Any]:
     elif data is not None and model.task != "classify" and Path(data).is_dir():
         raise ConfigError(f"data={data}: a folder is no data for task={model.task}; give a data YAML of the task.")
     folder = check_host(host, model.task)
+    for event, function in (callbacks or {}).items():
+        model.add_callback(event, function)
     started = time.time()
 
     def begun() -> bool:

@@ -1,0 +1,1 @@
+"""Comparisons: a matrix of strategy x ratio x seed with its controls, run, tabulated and put on one page."""

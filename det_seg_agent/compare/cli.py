@@ -1,0 +1,85 @@
+"""The command line of comparisons."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from det_seg_agent.compare.matrix import Cell, read
+from det_seg_agent.compare.run import Runner, alone, span
+from det_seg_agent.errors import AgentError, ConfigError
+
+SCENES = Path(__file__).parents[2] / "configs/compare/scenes.yaml"
+
+
+def arguments_parser() -> argparse.ArgumentParser:
+    """Return the parser."""
+    parser = argparse.ArgumentParser(
+        prog="compare.py",
+        description="Train a matrix of strategy x ratio x seed with its controls, and write one page of results.",
+    )
+    parser.add_argument("config", nargs="?", type=Path, default=SCENES, help="a YAML; by default the embedded scenes")
+    parser.add_argument("--data", help="data of the tasks for which the YAML names none")
+    parser.add_argument("--folder", type=Path, help="of cells and page; by default runs/compare/ and the YAML's name")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, 1 by default")
+    parser.add_argument("--only", default="", help="run the cells alone whose name contains this")
+    parser.add_argument("--list", action="store_true", help="print the cells and stop")
+    parser.add_argument("--page-only", action="store_true", help="train nothing; make the page of what is finished")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return 0, 1 where a cell failed, or 2 for input that cannot work."""
+    given = sys.argv[1:] if arguments is None else arguments
+    options = arguments_parser().parse_args(given)
+    try:
+        return compare(options, given)
+    except AgentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; finished cells are kept, and the same command goes on with the others", file=sys.stderr)
+        return 130
+
+
+def compare(options: argparse.Namespace, given: list[str]) -> int:
+    """Do what the options say."""
+    if options.jobs < 1:
+        raise ConfigError(f"--jobs {options.jobs}: at least 1.")
+    console = Console(soft_wrap=True)
+    _, cells = read(options.config, options.data)
+    folder = (options.folder or Path("runs/compare") / options.config.stem).resolve()
+    runner = Runner(folder, options.jobs)
+    wanted = [cell for cell in cells if options.only in cell.name]
+    if not wanted:
+        raise ConfigError(f"--only {options.only!r}: no cell's name contains it; --list shows them.")
+    if options.list:
+        listed(wanted, runner, console)
+        return 0
+    failed: list[Cell] = []
+    if not options.page_only:
+        with alone(folder):
+            todo = [cell for cell in wanted if runner.result(cell) is None]
+            if todo:
+                runner.prepare(todo, console)
+                tasks = {cell.task for cell in todo}
+                new = {t for t in tasks if not any(runner.result(c) for c in cells if c.task == t)}
+                runner.calibrate([cell for cell in todo if cell.task in new], console)
+                estimate = runner.estimates(cells)
+                seconds = sum(estimate.get(cell.name, 0) for cell in todo) / options.jobs
+                source = "finished cells" if not new else "a very short run of each task"
+                console.print(
+                    f"{len(wanted) - len(todo)} of {len(wanted)} cells are finished; the others take about "
+                    f"{span(seconds)} with --jobs {options.jobs}, by {source}",
+                    highlight=False,
+                )
+            failed = runner.run(wanted, cells, console)
+    return 1 if failed else 0
+
+
+def listed(cells: list[Cell], runner: Runner, console: Console) -> None:
+    """Print the cells, and which are finished."""
+    for cell in cells:
+        state = "finished" if runner.result(cell) else "failed" if runner.failure(cell) else "to run"
+        console.print(f"{cell.name}: budget about {cell.budget:.0%}, {state}", highlight=False)

@@ -1,0 +1,250 @@
+"""What is compared: the YAML of a comparison and the cells that follow from it."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from det_seg_agent import __version__
+from det_seg_agent.errors import ConfigError
+from det_seg_agent.schedule import Schedule
+from det_seg_agent.settings import Settings, parse
+from det_seg_agent.strategies import strategy_class
+
+FULL, SHORT, RANDOM = "full", "full, shorter", "random"
+Role = Literal["full", "short", "selection"]
+OURS = {
+    "detection": ("project", "name", "exist_ok", "seed", "data", "resume", "mode", "task"),
+    "segmentation": ("work_dir", "randomness.seed", "randomness", "experiment_name", "visualizer.name", "resume"),
+}
+MANY = 1_000_000  # samples at which a selection's rounding to whole samples no longer counts
+
+
+class Block(BaseModel):
+    """What both tasks have."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str | None = Field(None, description="'scenes' for the embedded data, or a path; --data gives one that lacks")
+    scenes: dict[str, int] = Field(default_factory=dict, description="train, val, size, seed of the embedded scenes")
+    host: dict[str, Any] = Field(default_factory=dict, description="settings of the host, a mapping")
+    agent: dict[str, Any] = Field(default_factory=dict, description="settings of ours for all, such as schedule")
+    strategies: list[Any] = Field(description="names, or mappings with label and settings of ours", min_length=1)
+    ratios: Any = Field(description="a list of ratios, or a mapping of ratio to seeds")
+    seeds: list[int] = Field(default=[0], description="seeds of ratios given as a list", min_length=1)
+
+
+class Detection(Block):
+    """A comparison of detectors; `host` has the keys of `yolo detect train`."""
+
+
+class Segmentation(Block):
+    """A comparison of segmenters; `host` has the keys of `--cfg-options`."""
+
+    config: str = Field(description="an MMEngine config, relative to the YAML")
+    iterations: int | None = Field(
+        None, ge=1, description="of full training, with all that counts them; or the config's"
+    )
+
+
+class Comparison(BaseModel):
+    """The YAML as a whole."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str = Field("Comparison", description="title of the page")
+    detection: dict[str, Any] | None = Field(None, description="a mapping, see docs/compare.md")
+    segmentation: dict[str, Any] | None = Field(None, description="a mapping, see docs/compare.md")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run.
+
+    Attributes:
+        task: detection or segmentation.
+        role: full data at the full schedule, full data on a shorter one, or a selection.
+        label: of the strategy, as the tables have it.
+        ratio: of the selection, or of the selections whose budget the shorter schedule has; 1 for `full`.
+        seed: of the host and of everything that we draw.
+        agent: settings of ours.
+        host, data, scenes, config, config_text, iterations: see `Block`; `data` is resolved.
+    """
+
+    task: str
+    role: Role
+    label: str
+    ratio: float
+    seed: int
+    agent: dict[str, Any]
+    host: dict[str, Any]
+    data: str
+    scenes: dict[str, int] = field(default_factory=dict)
+    config: str | None = None
+    config_text: str | None = None
+    iterations: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Return the hash of all settings and of our version, by which a finished cell is known."""
+        text = json.dumps({**asdict(self), "config": None, "version": __version__}, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """Return what people and `--only` call it."""
+        ratio = "" if self.role == "full" else f" {self.ratio:g}"
+        return f"{self.task} {self.label}{ratio} seed {self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """Return the name of its folder; with other settings it has another, so that nothing is overwritten."""
+        words = "".join(c if c.isalnum() or c in ".-" else "-" for c in self.name.replace(",", ""))
+        return f"{words}-{self.key[:8]}"
+
+    @property
+    def budget(self) -> float:
+        """Return about the budget to come: before rounding, and for segmentation as if there were many passes."""
+        if self.role == "full":
+            return 1.0
+        passes = int(self.host["epochs"]) if self.task == "detection" else 100
+        return self.schedule().budget(passes, MANY)
+
+    def schedule(self) -> Schedule:
+        """Return the schedule of the selection, or of that whose budget is matched."""
+        known = {k: v for k, v in self.agent.items() if k in Schedule.model_fields}
+        return parse(Schedule, {**known, "ratio": self.ratio}, "agent.")
+
+
+def read(path: Path, data: str | None = None) -> tuple[Comparison, list[Cell]]:
+    """Return a comparison and its cells, in the order in which they run.
+
+    All cells of a seed come before those of the next, so that an interrupted matrix still compares.
+
+    Args:
+        path: of the YAML.
+        data: for the blocks that name none.
+
+    Raises:
+        ConfigError: for a file that cannot be read, or settings that cannot work.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    comparison = parse(Comparison, mapping(content, str(path)))
+    cells: list[Cell] = []
+    if comparison.detection is not None:
+        cells += expand("detection", parse(Detection, comparison.detection, "detection."), path.parent, data)
+    if comparison.segmentation is not None:
+        cells += expand(
+            "segmentation", parse(Segmentation, comparison.segmentation, "segmentation."), path.parent, data
+        )
+    if not cells:
+        raise ConfigError(f"{path}: detection: or segmentation: is needed, or both.")
+    return comparison, sorted(cells, key=lambda cell: cell.seed)
+
+
+def mapping(value: Any, name: str) -> dict[str, Any]:
+    """Return `value` if it is a mapping with text for keys."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ConfigError(f"{name}={value!r}: a mapping of names to values is needed.")
+    return dict(value)
+
+
+def expand(task: str, block: Block, folder: Path, data: str | None) -> list[Cell]:
+    """Return the cells of a block: its strategies, and the controls that are always there."""
+    shared: dict[str, Any] = {"task": task, "host": dict(block.host), "data": data_of(task, block, data)}
+    for key in OURS[task]:
+        if key in block.host:
+            raise ConfigError(f"{task}.host.{key}: it follows from the matrix; remove it.")
+    if shared["data"] == "scenes":
+        shared["scenes"] = dict(block.scenes)
+    if isinstance(block, Segmentation):
+        config = (folder / block.config).resolve()
+        if not config.is_file():
+            raise ConfigError(f"segmentation.config={block.config}: there is no such file beside the YAML.")
+        text = config.read_text(encoding="utf-8")
+        shared.update(config=str(config), config_text=text, iterations=block.iterations)
+    else:
+        check_detection(block.host)
+    seeds_of = ratios_of(task, block)
+    selecting = [settings_of(task, entry, block.agent) for entry in [RANDOM, *block.strategies]]
+    labels = [label for label, _ in selecting]
+    if RANDOM in labels[1:]:
+        selecting, labels = selecting[1:], labels[1:]  # where the YAML names it
+    if twice := {label for label in labels if labels.count(label) > 1 or label in (FULL, SHORT)}:
+        raise ConfigError(f"{task}.strategies: {sorted(twice)} twice, or a control that is there anyway; rename it.")
+    cells = []
+    for seed in sorted({seed for seeds in seeds_of.values() for seed in seeds}):
+        cells.append(Cell(role="full", label=FULL, ratio=1.0, seed=seed, agent={"strategy": "full"}, **shared))
+        for ratio in (ratio for ratio, seeds in seeds_of.items() if seed in seeds):
+            schedule = {k: v for k, v in block.agent.items() if k in Schedule.model_fields}
+            cells.append(Cell(role="short", label=SHORT, ratio=ratio, seed=seed, agent=schedule, **shared))
+            for label, agent in selecting:
+                agent = {**agent, "ratio": ratio}
+                cell = Cell(role="selection", label=label, ratio=ratio, seed=seed, agent=agent, **shared)
+                parse(Settings, agent, f"{task}.agent.")
+                cells.append(cell)
+    return cells
+
+
+def data_of(task: str, block: Block, data: str | None) -> str:
+    """Return the block's data, resolved where it is a path that is there."""
+    given = block.data or data
+    if given is None:
+        raise ConfigError(f"{task}.data is missing; give --data PATH, or set it in the YAML.")
+    path = Path(given).expanduser()
+    return str(path.resolve()) if given != "scenes" and path.exists() else given
+
+
+def check_detection(host: Mapping[str, Any]) -> None:
+    """Refuse what would differ between cells without anybody having set it."""
+    if not isinstance(host.get("epochs"), int) or host["epochs"] < 1:
+        raise ConfigError(f"detection.host.epochs={host.get('epochs')!r}: the number of epochs of full training.")
+    if str(host.get("optimizer", "auto")).lower() == "auto":
+        raise ConfigError(
+            "detection.host.optimizer=auto picks by the number of iterations, which a shorter schedule changes. "
+            "Set one, with lr0, such as optimizer: SGD and lr0: 0.01."
+        )
+
+
+def ratios_of(task: str, block: Block) -> dict[float, list[int]]:
+    """Return ratio -> seeds."""
+    given = block.ratios
+    seeds_of = dict.fromkeys(given, block.seeds) if isinstance(given, list) else given
+    if not isinstance(seeds_of, Mapping) or not seeds_of:
+        raise ConfigError(f"{task}.ratios={given!r}: a list of ratios, or a mapping of ratio to seeds, is needed.")
+    for ratio, seeds in seeds_of.items():
+        if not isinstance(ratio, int | float) or not 0 < ratio < 1:
+            raise ConfigError(f"{task}.ratios: {ratio!r} does not lie between 0 and 1; full data is there anyway.")
+        whole = isinstance(seeds, list) and seeds and all(isinstance(s, int) and s >= 0 for s in seeds)
+        if not whole or len(set(seeds)) < len(seeds):
+            raise ConfigError(f"{task}.ratios: {ratio!r}: {seeds!r} is not a list of different seeds, integers >= 0.")
+    return {float(ratio): list(seeds) for ratio, seeds in seeds_of.items()}
+
+
+def settings_of(task: str, entry: Any, common: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return label and settings of an entry of `strategies`, with its options checked."""
+    if isinstance(entry, str):
+        entry = {"strategy": entry}
+    given = {**common, **mapping(entry, f"{task}.strategies")}
+    if "strategy" not in given:
+        raise ConfigError(f"{task}.strategies: {entry!r} has no strategy.")
+    label = str(given.pop("label", given["strategy"]))
+    if "ratio" in given or "seed" in given:
+        raise ConfigError(f"{task}.strategies: {label}: ratio and seed are those of the matrix; remove them.")
+    cls = strategy_class(str(given["strategy"]))
+    parse(cls.Options, given.get("options", {}), f"{task}.{label}.options.")
+    return label, given
+
+
+def shorter(length: int, budget: float) -> int:
+    """Return `length` times the budget to the nearest integer, halves up: the control is not to get less."""
+    return max(1, math.floor(length * budget + 0.5))
