@@ -59,7 +59,7 @@ class _Detection:
         self.root = data_root(cell, folder)
 
     def arguments(self) -> dict[str, Any]:
-        """Return the host's settings of this cell; the shorter schedule scales what counts epochs."""
+        """Return the host's settings of this cell; the shorter schedule has fewer epochs, and what counts them follows."""
         from ultralytics.cfg import DEFAULT_CFG_DICT
 
         from det_seg_agent.det.cli import split
@@ -70,9 +70,12 @@ class _Detection:
         if self.cell.role == "short":
             epochs = int(given["epochs"])
             given["epochs"] = shorter(epochs, self.cell.budget)
-            share = given["epochs"] / epochs
-            given["warmup_epochs"] = share * given.get("warmup_epochs", DEFAULT_CFG_DICT["warmup_epochs"])
-            given["close_mosaic"] = round(share * given.get("close_mosaic", DEFAULT_CFG_DICT["close_mosaic"]))
+            # The same number of images in the warm-up, and without mosaic, as the selections have there.
+            ratios = [self.cell.schedule().ratio_at(p, epochs) for p in range(epochs)]
+            warmup = float(given.get("warmup_epochs", DEFAULT_CFG_DICT["warmup_epochs"]))
+            closed = int(given.get("close_mosaic", DEFAULT_CFG_DICT["close_mosaic"]))
+            given["warmup_epochs"] = sum(ratio * min(1.0, max(0.0, warmup - p)) for p, ratio in enumerate(ratios))
+            given["close_mosaic"] = round(sum(ratios[max(0, epochs - closed) :]))
         return given
 
     def prepare(self) -> None:
