@@ -59,7 +59,7 @@ class _Detection:
         self.root = data_root(cell, folder)
 
     def arguments(self) -> dict[str, Any]:
-        """Return the host's settings of this cell; the shorter schedule has fewer epochs, and what counts them follows."""
+        """Return the host's settings of this cell; with fewer epochs for the shorter schedule."""
         from ultralytics.cfg import DEFAULT_CFG_DICT
 
         from det_seg_agent.det.cli import split
