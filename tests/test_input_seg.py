@@ -180,7 +180,9 @@ def test_bad_input_stops_before_training(case: str, scenes: Path, tmp_path: Path
 ODD: dict[str, tuple[Callable[[Path], Words], str]] = {
     "one image": (lambda r: data(r, 1), "selected 1/1"),
     "data set smaller than a batch": (lambda r: data(r, 3), "selected 2/3"),
-    "selection smaller than a batch": (lambda r: {**data(r, 12), "agent.ratio": 0.2, "train_cfg.max_iters": 4}, "selected 2/12"),
+    "selection smaller than a batch": (
+        lambda r: {**data(r, 12), "agent.ratio": 0.2, "train_cfg.max_iters": 4}, "selected 2/12",
+    ),
     "class never seen": (lambda r: data(r, label=filled(1)), "selected 4/6"),
     "images without objects only": (lambda r: data(r, label=filled(0)), "selected 4/6"),
     "one mask of ignore alone": (lambda r: data(r, label=but(0, filled(255)(0))), "images without finite signals"),
@@ -211,13 +213,9 @@ def test_odd_input_trains(case: str, scenes: Path, tmp_path: Path, capfd: Any) -
 def test_a_finished_run_is_left_alone(scenes: Path, tmp_path: Path, capsys: Any) -> None:
     given = {**data(tmp_path), "train_cfg.max_iters": 2, "work_dir": tmp_path / "run"}
     assert run(scenes, given) == 0
-    kept = (
-        "metrics.json",
-        "last_checkpoint",
-        "agent.png",
-        *(f"trace/{p.name}" for p in (tmp_path / "run/trace").iterdir()),
-    )
-    before = {name: (tmp_path / "run" / name).read_bytes() for name in kept}
+    kept = [*(tmp_path / "run/trace").iterdir(), *(tmp_path / "run").glob("*.[jp]*")]
+    assert {path.suffix for path in kept} == {".parquet", ".json", ".png", ".jpg", ".pth", ".py"}
+    before = {path: path.read_bytes() for path in kept if path.suffix != ".py"}
     for flag, message in (({}, "holds a run already"), ({"--resume": ""}, "its run is finished")):
         assert run(scenes, {**given, **flag}) == 2
         assert message in capsys.readouterr().err
