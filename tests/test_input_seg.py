@@ -110,8 +110,8 @@ BAD: dict[str, tuple[Callable[[Path], Words], str]] = {
     "AgentHook with settings": (
         lambda r: config(r, "custom_hooks = [dict(type='AgentHook', ratio=0.5)]"), "unexpected keyword .*'ratio'",
     ),
-    "unknown agent key": (lambda r: {"agent.ratios": 0.5}, r"agent.ratios is not .* Did you mean agent.ratio\?"),
-    "unknown option": (lambda r: {"agent.options.lrr": 1}, r"Did you mean agent.options.lr\?"),
+    "unknown agent key": (lambda r: {"agent.ratios": 0.5}, r"agent.ratios is not .* Did you mean agent.ratio"),
+    "unknown option": (lambda r: {"agent.options.lrr": 1}, r"Did you mean agent.options.lr"),
     "ratio 2": (lambda r: {"agent.ratio": 2}, "agent.ratio=2: .*less than or equal to 1"),
     "ratio 'half'": (lambda r: {"agent.ratio": "half"}, "agent.ratio='half': .*0 < ratio <= 1"),
     "agent that is no dict": (lambda r: {"agent": 5}, "agent=5 is not a dict; write"),
@@ -143,7 +143,7 @@ BAD: dict[str, tuple[Callable[[Path], Words], str]] = {
     "too few classes": (lambda r: {f"{head}.num_classes": 3 for head in HEADS}, "num_classes=3 allows 0 to 2"),
     "load_from not there": (lambda r: {"load_from": r / "none.pth"}, "none.pth can not be found"),
     "file in the way of the run": (lambda r: {"work_dir": file(r)}, "work_dir=.*way is a file"),
-    "run folder read-only": (lambda r: {"work_dir": "/sys/det_seg_agent"}, "/sys"),
+    "run folder read-only": (lambda r: {"work_dir": "/sys/det_seg_agent"}, "/sys/det_seg_agent"),
     "existing run": (existing, r"holds a run already \(iter_80000.pth\).*--resume, or give another --work-dir"),
 }  # fmt: skip
 
