@@ -54,7 +54,7 @@ def wider_features() -> None:
 
 # name -> (what is done, what the message says)
 CASES: dict[str, tuple[Callable[[], Any], str]] = {
-    "unknown setting": (settings(ratios=0.5), "agent.ratios is not a setting. Did you mean agent.ratio?"),
+    "unknown setting": (settings(ratios=0.5), "agent.ratios is not a setting. Did you mean agent.ratio"),
     "ratio 0": (settings(ratio=0), "agent.ratio=0: .*greater than 0"),
     "ratio 1.5": (settings(ratio=1.5), "agent.ratio=1.5: .*less than or equal to 1"),
     "ratio -0.5": (settings(ratio=-0.5), "agent.ratio=-0.5: .*greater than 0"),
@@ -89,7 +89,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "strategy of another kind": (settings(strategy="math:pi"), "agent.strategy='math:pi' is not a subclass"),
     "unknown option": (
         settings(options={"lrr": 1}),
-        "agent.options.lrr is not a setting. Did you mean agent.options.lr?",
+        "agent.options.lrr is not a setting. Did you mean agent.options.lr",
     ),
     "option out of range": (settings(options={"lr": 0}), "agent.options.lr=0: .*> 0"),
     "option of another strategy": (

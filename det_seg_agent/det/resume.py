@@ -55,8 +55,8 @@ def find_state(checkpoint: Path) -> dict[str, Any]:
     epoch = torch.load(checkpoint, map_location="cpu", weights_only=False)["epoch"]  # the host's own format
     if epoch < 0:
         raise ConfigError(
-            f"resume={checkpoint}: its run is finished, nothing is left to resume. Start a new one with "
-            "model= this file."
+            f"resume={checkpoint}: its run is finished, nothing is left to resume; start a new run with model= this "
+            "file."
         )
     for name in (LAST, OLD):
         path = checkpoint.parent / name
