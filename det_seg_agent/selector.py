@@ -152,6 +152,7 @@ class Selector:
             samples = per_sample(signals)
             self.table.update(samples, self.pass_index)
             self.strategy.observe(samples, signals, self.pass_index, self.total_passes)
+        self.table.show(self.selection.indices, self.pass_index)
         chosen = torch.zeros(len(self), dtype=torch.bool)
         chosen[self.selection.indices] = True
         done = [row for row in self.history if row["pass"] < self.pass_index]

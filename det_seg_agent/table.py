@@ -45,6 +45,15 @@ class ScoreTable:
         self.seen[signals.index] += (self.last_pass[signals.index] != pass_index).int()
         self.last_pass[signals.index] = pass_index
 
+    def show(self, index: Tensor, pass_index: int) -> None:
+        """Note that pass `pass_index` walked over samples, also those that gave no finite signals."""
+        self.last_pass[index] = pass_index
+
+    def last(self, name: str) -> Tensor:
+        """Return a signal's column, (num_samples,): NaN before the first sight, -inf where none was finite."""
+        column: Tensor = getattr(self, name)
+        return torch.where(column.isnan() & ~self.never_seen(), float("-inf"), column)
+
     def never_seen(self) -> Tensor:
         """Return a (num_samples,) bool mask."""
         return self.last_pass < 0

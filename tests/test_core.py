@@ -203,12 +203,12 @@ def test_a_users_own_strategy_joins_from_outside() -> None:
     assert len(selector.begin_pass(1)) == 3
 
 
-@pytest.mark.parametrize(("count", "floor"), [(50, 0.1), (99, 0.1), (1, 0.1), (100, 0.0), (30, 0.9)])
+@pytest.mark.parametrize(("count", "floor"), [(50, 0.2), (99, 0.1), (1, 0.1), (100, 0.0), (30, 0.9), (50, 1.0)])
 def test_rates_add_up_and_keep_their_order(count: int, floor: float) -> None:
     weight = torch.rand(100, generator=torch.Generator().manual_seed(0)) ** 4
     rate = rates(weight, count, floor)
     assert rate.sum().item() == pytest.approx(count, rel=1e-4)
-    assert rate.min() >= min(floor, count / 100) - 1e-6 and rate.max() <= 1
+    assert rate.min() >= floor * count / 100 - 1e-6 and rate.max() <= 1
     order = weight.argsort()
     assert bool((rate[order].diff() >= -1e-6).all())
 
@@ -218,7 +218,7 @@ def test_samples_come_round_at_their_rates() -> None:
     table = ScoreTable(n)
     table.last_pass[:] = 0
     table.score = torch.linspace(0.05, 0.95, n)
-    agent = Agent(table, 0, AgentOptions(floor=0.1))
+    agent = Agent(table, 0, AgentOptions(floor=0.25))
     times, last, gap = torch.zeros(n), torch.zeros(n), torch.zeros(n)
     for p in range(1, passes + 1):
         chosen = agent.select(Request(p, passes, 80, 0.4)).indices
@@ -226,7 +226,7 @@ def test_samples_come_round_at_their_rates() -> None:
         gap[chosen] = torch.maximum(gap[chosen], p - last[chosen])
         last[chosen] = p
         times[chosen] += 1
-    rate = rates(table.score, 80, 0.1)
+    rate = rates(table.score, 80, 0.25)
     assert (times - rate * passes).abs().max() <= 1.5
     assert bool((gap <= 1 / rate + 4).all()), "nobody waits much longer than its rate says"
 
@@ -242,6 +242,23 @@ def test_levels_compare_within_a_pass_and_average_over_sights() -> None:
     levels.update(SampleSignals(index, 100 * loss.flip(0), loss, unknown, torch.zeros(5, 2)))
     assert torch.allclose(levels.known(index)[:, 0], torch.full((5,), 0.5), atol=1e-3)
     assert levels.inputs(torch.tensor([5])).tolist() == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize("name", [name for name in strategy_names() if name not in ("full", "random")])
+def test_samples_without_finite_signals_are_not_selected_for_ever(name: str) -> None:
+    n, passes = 60, 24
+    broken = torch.arange(n) < 20
+    g = torch.Generator().manual_seed(0)
+    loss, features = torch.rand(n, generator=g), torch.randn(n, 8, generator=g)
+    selector = Selector(n, passes, strategy=name, ratio=0.5, final_full=0)
+    times = torch.zeros(n)
+    for p in range(passes):
+        chosen = selector.begin_pass(p).indices
+        times[chosen] += p > 0
+        values = loss[chosen].masked_fill(broken[chosen], float("nan"))
+        selector.observe(chosen, values, loss[chosen], features[chosen], sufficiency=1 - loss[chosen])
+        selector.end_pass()
+    assert times[broken].mean() <= 0.6 * (passes - 1), "at most about as often as any other"
 
 
 def test_long_unseen_samples_are_reviewed() -> None:

@@ -50,7 +50,7 @@ class Afss(Strategy):
                 "agent.strategy='afss' needs a sufficiency of each image, and this loop tells none: pass `sufficiency` "
                 "to `Selector.observe`, or take another strategy."
             )
-        known = table.sufficiency.nan_to_num(nan=0.0)  # never seen, or broken: as hard ones
+        known = torch.where(table.never_seen(), 0.0, table.sufficiency.nan_to_num(nan=1.0))  # unseen ones are hard
         table.score = 1 - known
         easy = known > o.easy
         moderate = (known >= o.moderate) & ~easy

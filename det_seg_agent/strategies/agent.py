@@ -20,9 +20,9 @@ ROWS = 65536  # samples that the policy scores at a time
 
 
 def rates(weight: Tensor, count: int, floor: float) -> Tensor:
-    """Return rates in [0, 1] that add up to `count`: floor + c * weight, cut at 1; `weight` (N,) is >= 0."""
+    """Return rates in [0, 1] that add up to `count`: floor * count / N + c * weight, cut at 1, for (N,) weights >= 0."""
     total = len(weight)
-    floor = min(floor, count / total)
+    floor *= count / total
     weight = weight + 1e-6
     low, high = 0.0, total / float(weight.min())
     for _ in range(60):  # the sum rises with c
@@ -62,7 +62,7 @@ class AgentOptions(BaseModel):
     pick: Literal["top", "rate"] = Field(
         "rate", description="top: the highest weights; rate: weights are rates at which samples come round"
     )
-    floor: float = Field(0.2, ge=0, lt=1, description="least rate of a sample (rate)")
+    floor: float = Field(0.7, ge=0, le=1, description="least rate of a sample, as a share of the ratio (rate)")
     draw: bool = Field(False, description="weights are drawn from the policy, or else its means")
     review_after: int = Field(5, ge=0, description="passes unseen after which a sample is reviewed (top); 0: never")
     review_share: float = Field(0.1, ge=0, le=1, description="share of a selection that reviews may take (top)")
@@ -230,7 +230,7 @@ class Agent(Strategy):
     def _by_rate(self, count: int) -> Tensor:
         """Return the `count` samples that are most due; a selection pays them back one pass.
 
-        Weights become rates: floor + c * weight, at most 1, with c such that they add up to `count`. A sample with rate
+        Weights become rates: a floor + c * weight, at most 1, with c such that they add up to `count`. A sample of rate
         1/3 so comes round every third pass, one that was never seen first of all.
         """
         weight = self.table.score.nan_to_num(nan=1.0)

@@ -22,7 +22,7 @@ class InfoBatch(Strategy):
 
     def select(self, request: Request) -> Selection:
         """Return exactly `count` samples and their weights; a sample never seen is never pruned."""
-        loss = self.table.loss.nan_to_num(nan=float("inf"))
+        loss = self.table.last("loss").nan_to_num(nan=float("inf"), neginf=float("-inf"))
         known = loss.isfinite()
         below = loss < (loss[known].mean() if bool(known.any()) else 0)
         total, low = len(loss), int(below.sum())
@@ -38,6 +38,6 @@ class InfoBatch(Strategy):
         weight[kept] = low / max(keep, 1)
         chosen = ~below
         chosen[kept] = True
-        self.table.score = self.table.loss.clone()
+        self.table.score = self.table.last("loss")
         indices = chosen.nonzero().squeeze(1)
         return Selection(indices, weight[indices])

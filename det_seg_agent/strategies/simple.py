@@ -47,7 +47,7 @@ class TopLoss(Strategy):
 
     def select(self, request: Request) -> Selection:
         """Return the `count` samples of the largest loss, unseen ones first."""
-        self.table.score = self.table.loss.clone()
+        self.table.score = self.table.last("loss")
         return Selection(top(self.table.score, request.count))
 
 
@@ -57,5 +57,5 @@ class TopEntropy(Strategy):
 
     def select(self, request: Request) -> Selection:
         """Return the `count` samples of the largest entropy, unseen ones first."""
-        self.table.score = self.table.entropy.clone()
+        self.table.score = self.table.last("entropy")
         return Selection(top(self.table.score, request.count))
