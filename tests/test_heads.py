@@ -17,6 +17,7 @@ from pycocotools.mask import frPyObjects, merge
 from ultralytics.cfg import get_cfg
 from ultralytics.data import ClassificationDataset, build_dataloader, build_yolo_dataset
 from ultralytics.data.utils import check_det_dataset
+from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
 
 from det_seg_agent import ConfigError, Selector
 from det_seg_agent.det import heads, trainers
@@ -161,7 +162,7 @@ def test_weights_reach_the_criterion_in_a_run(name: str, scenes: Path, tmp_path:
     assert set(sum(seen[:6], [])) == {1.0} and max(sum(seen[6:], [])) > 1.1
 
 
-@pytest.mark.parametrize("name", ["yolo11n-seg", "rtdetr", "yolov8n-cls"])
+@pytest.mark.parametrize("name", ["yolov8n-seg", "rtdetr", "yolov8n-cls"])
 def test_full_is_the_stock_trainer(name: str, scenes: Path, tmp_path: Path) -> None:
     states = []
     for ours in (False, True):
@@ -314,10 +315,25 @@ def test_a_trainer_of_another_head_is_refused_before_training(scenes: Path, tmp_
         model.train(trainer=AgentDetectionTrainer, data=data, **more)
     with pytest.raises(ConfigError, match="valid: detect"):
         host_of(write_head(tmp_path, "yolov8n-seg")).train(trainer=AgentDetectionTrainer, data=data, **more)
+    with pytest.raises(ConfigError, match="distill_model is not supported"):
+        host_of(write_head(tmp_path, "yolov8n")).train(
+            trainer=AgentDetectionTrainer, data=data, distill_model="yolov8n.pt", **more
+        )
     assert main([f"model={tmp_path / 'yolov8n-seg.yaml'}", "task=pose", f"data={data}"]) == 2
     assert "is for segment" in capsys.readouterr().err
     assert main([f"model={write_head(tmp_path, 'yolov8n-obb')}", f"data={scenes}"]) == 2
     assert "give a data YAML" in capsys.readouterr().err
+
+
+def test_losses_and_heads_that_are_not_known_are_refused_by_name(tmp_path: Path) -> None:
+    class Own(v8DetectionLoss):
+        """A loss whose terms may be others."""
+
+    model = build(tmp_path, "yolo26n")
+    with pytest.raises(ConfigError, match="its loss is Own"):
+        SignalCriterion(E2ELoss(model, Own), lambda *a: None)
+    with pytest.raises(ConfigError, match="the head Conv2d is not known"):
+        heads.find_head(torch.nn.Conv2d(1, 1, 1))
 
 
 def test_the_documented_table_is_what_the_code_says() -> None:
