@@ -175,6 +175,29 @@ def test_full_is_the_stock_trainer(name: str, scenes: Path, tmp_path: Path) -> N
     assert loss_a == loss_b and all(torch.equal(a[key], b[key]) for key in a)
 
 
+def test_an_end_to_end_run_goes_on_as_if_it_had_not_been_stopped(scenes: Path, tmp_path: Path) -> None:
+    """The branches' shares of the loss change with the epochs."""
+    base: Any = AgentDetectionTrainer.configured(ratio=0.5)
+    file, data = write_head(tmp_path, "yolo26n"), write_data(scenes, "detect", tmp_path)
+    more = {"data": data, "epochs": 4, "workers": 0, "nbs": 8, "close_mosaic": 1, "project": str(tmp_path)}
+    whole = host_of(file)
+    whole.train(trainer=base, **{**TINY, **more, "name": "whole"})
+
+    class Stopping(base):  # type: ignore[misc]
+        def optimizer_step(self) -> None:
+            super().optimizer_step()
+            if self.epoch == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        host_of(file).train(trainer=Stopping, **{**TINY, **more, "name": "stopped"})
+    resumed = host_of(str(tmp_path / "stopped/weights/last.pt"))
+    resumed.train(trainer=AgentDetectionTrainer, resume=True)
+    a, b = (model.trainer.ema.ema.state_dict() for model in (whole, resumed))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert resumed.trainer.model.criterion.o2m == whole.trainer.model.criterion.o2m < 0.8
+
+
 @pytest.mark.parametrize("name", ["yolo26n", "rtdetr", "yolov8n-cls", "yolo26n-sem"])
 def test_copies_of_a_model_hold_nothing_of_ours(name: str, tmp_path: Path) -> None:
     model = build(tmp_path, name)
