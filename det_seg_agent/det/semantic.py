@@ -48,34 +48,41 @@ class PixelTerms:
             torch.autocast(preds.device.type, enabled=False),
         ):
             # One image at a time: the maps are as large as the images, and the host's own loss holds several already.
-            terms = [self._terms(logits.float(), mask) for logits, mask in zip(preds, masks)]
+            terms = [self._terms(logits.float(), mask, not self.ce) for logits, mask in zip(preds, masks)]
             ce, distance, cardinality = (torch.stack(column) for column in zip(*terms))
-        ce, dice = ce / denominator, (distance / (cardinality.sum(0) + 1)).mean(1)
-        if not self.ce:
-            self.dice = dice.detach()
-            self.weighted_dice = (dice * self.weights).sum() if self.weights is not None else None
+            ce = ce / denominator
+            if not self.ce:  # the auxiliary head's call comes second
+                dice = (distance / (cardinality.sum(0) + 1)).mean(1)
+                self.dice = dice.detach()
+                self.weighted_dice = None if self.weights is None else (dice * self.weights).sum()
         self.ce.append(ce.detach())
         return self.ce_loss(preds, masks, valid) if self.weights is None else (ce * self.weights).sum()
 
     def _dice_loss(self, preds: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
         return self.dice_loss(preds, masks, valid) if self.weighted_dice is None else self.weighted_dice
 
-    def _terms(self, logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the cross-entropy, a sum, and C - 2 I and C (nc,) of an image's logits (nc, h, w) and mask (h, w)."""
+    def _terms(self, logits: Tensor, mask: Tensor, dice: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the cross-entropy, a sum, and C - 2 I and C (nc,) of an image's logits (nc, h, w) and mask (h, w).
+
+        Without `dice` the latter two are zero.
+        """
         nc = self.stock.nc
-        logits, flat = logits.reshape(nc, -1).t(), mask.reshape(-1).long()
+        logits, flat = logits.reshape(nc, -1), mask.reshape(-1).long()
         shown = (flat != IGNORED).float()
-        if nc == 1:
-            target, marked = torch.zeros_like(flat), (flat == 1).float()
-            truth = flat.masked_fill(flat == IGNORED, 0).float()
-            ce = (F.binary_cross_entropy_with_logits(logits[:, 0], truth, reduction="none") * shown).sum()
-            p = logits.sigmoid()
-        else:
-            target, marked = flat.masked_fill(flat == IGNORED, 0), shown
-            log_p = logits.log_softmax(1)
-            ce = F.nll_loss(log_p, flat, self.stock.ce.weight, ignore_index=IGNORED, reduction="sum")
-            p = log_p.exp()
+        target = flat.masked_fill(flat == IGNORED, 0)
         none = logits.new_zeros(nc)
-        intersection = none.index_add(0, target, p.gather(1, target[:, None])[:, 0] * marked)
-        cardinality = (p * shown[:, None]).sum(0) + none.index_add(0, target, marked)
-        return ce, cardinality - 2 * intersection, cardinality
+        if nc == 1:
+            ce = F.binary_cross_entropy_with_logits(logits[0], target.float(), reduction="none") * shown
+            p, place, marked = logits.sigmoid(), torch.zeros_like(target), (flat == 1).float()
+        else:
+            log_p = logits.log_softmax(0)
+            ce = -log_p.gather(0, target[None])[0] * shown
+            if self.stock.ce.weight is not None:
+                ce = ce * self.stock.ce.weight[target]
+            if dice:
+                p, place, marked = log_p.exp(), target, shown
+        if not dice:
+            return ce.sum(), none, none
+        intersection = none.index_add(0, place, p.gather(0, place[None])[0] * marked)
+        cardinality = (p * shown).sum(1) + none.index_add(0, place, marked)
+        return ce.sum(), cardinality - 2 * intersection, cardinality

@@ -82,6 +82,20 @@ class Split:
         raise NotImplementedError
 
 
+# Loss item of the host -> the part that it is the sum of, and the host's gain.
+ITEMS = {
+    "box_loss": ("box", "box"),
+    "seg_loss": ("mask", "box"),
+    "pose_loss": ("keypoints", "pose"),
+    "kobj_loss": ("visibility", "kobj"),
+    "dfl_loss": ("distance", "dfl"),
+    "l1_loss": ("distance", "dfl"),
+    "sem_loss": ("semantic", "box"),
+    "rle_loss": ("rle", "rle"),
+    "angle_loss": ("angle", "angle"),
+}
+
+
 class Dense(Split):
     """`v8DetectionLoss` and what is derived from it."""
 
@@ -111,6 +125,8 @@ class Dense(Split):
         """See `Split`."""
         self.state.begin(len(batch["img"]), weights)
         self.bce.class_weights = self.stock.class_weights
+        if self.masks is not None:
+            self.masks.values = []
 
     def parts(self) -> Tensor:
         """See `Split`."""
@@ -118,20 +134,14 @@ class Dense(Split):
         if self.masks is not None:
             self.masks.drain()
         none = torch.zeros_like(self.bce.cls)
-        gains = {
-            "box_loss": ("box", hyp.box),
-            "seg_loss": ("mask", hyp.box),
-            "pose_loss": ("keypoints", hyp.pose),
-            "kobj_loss": ("visibility", hyp.kobj),
-            "dfl_loss": ("distance", hyp.dfl),
-            "l1_loss": ("distance", hyp.dfl),
-            "sem_loss": ("semantic", hyp.box),
-            "rle_loss": ("rle", hyp.rle),
-            "angle_loss": ("angle", hyp.angle),
-        }
-        columns = {name: state.parts.get(part, none) * gain for name, (part, gain) in gains.items()}
-        columns["cls_loss"] = self.bce.cls / state.normaliser * hyp.cls
-        return torch.stack([columns[name] for name in self.stock.loss_names], 1)
+        columns = []
+        for name in self.stock.loss_names:
+            if name == "cls_loss":
+                columns.append(self.bce.cls / state.normaliser * hyp.cls)
+            else:
+                part, gain = ITEMS[name]
+                columns.append(state.parts.get(part, none) * getattr(hyp, gain))
+        return torch.stack(columns, 1)
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
         """See `Split`; binary, of the best class."""
