@@ -1,6 +1,7 @@
-"""Kills segmentation runs by SIGKILL at given moments and resumes each: `python kill_seg.py SCENES FOLDER MOMENTS...`.
+"""Kills a segmentation run by SIGKILL, again and again, and resumes it: `python kill_seg.py SCENES FOLDER MOMENTS...`.
 
-A moment is `kind:n`, the n-th time that something happens. One process imports the toolbox, and forks for every run.
+A moment is `kind:n`, the n-th time that something happens since the run was resumed. One process imports the toolbox,
+and forks for every resume.
 """
 
 import builtins
@@ -19,11 +20,11 @@ from mmengine.registry import HOOKS
 from seg_runs import TINY, config_of, fit
 
 OPTIONS: dict[str, Any] = {
-    "train_cfg": {"_delete_": True, "type": "AgentIterLoop", "max_iters": 30, "val_interval": 100},
+    "train_cfg": {"_delete_": True, "type": "AgentIterLoop", "max_iters": 60, "val_interval": 100},
     "default_hooks.checkpoint": {
         "_delete_": True, "type": "CheckpointHook", "by_epoch": False, "interval": 5, "max_keep_ckpts": 1,
     },
-    "param_scheduler": [{"type": "PolyLR", "power": 0.9, "by_epoch": False, "begin": 0, "end": 30}],
+    "param_scheduler": [{"type": "PolyLR", "power": 0.9, "by_epoch": False, "begin": 0, "end": 60}],
     "agent__ratio": 0.4,
     **TINY,
 }  # fmt: skip
@@ -143,14 +144,10 @@ def train(scenes: Path, folder: Path, moment: str | None = None, resume: bool = 
 
 
 def main(scenes: Path, folder: Path, moments: list[str]) -> None:
-    """Train without a stop, then with a kill at each moment; print how each process ended."""
-    ends: dict[str, list[int]] = {"whole": [in_child(lambda: train(scenes, folder / "whole"))]}
-    for moment in moments:
-        work = folder / moment.replace(":", "_")
-        ends[moment] = [
-            in_child(lambda work=work, moment=moment: train(scenes, work, moment)),  # type: ignore[misc]
-            in_child(lambda work=work: train(scenes, work, resume=True)),  # type: ignore[misc]
-        ]
+    """Train without a stop, then with a kill at each moment and on to the end; note how each process ended."""
+    ends = [in_child(lambda: train(scenes, folder / "whole"))]
+    for moment in [*moments, None]:
+        ends.append(in_child(lambda moment=moment: train(scenes, folder / "killed", moment, resume=True)))  # type: ignore[misc]
     (folder / "ends.json").write_text(json.dumps(ends))
 
 

@@ -17,7 +17,7 @@ from det_seg_agent.seg.checkpoints import bare, checkpoint_due, choose_checkpoin
 from det_seg_agent.seg.checks import refuse_trained, settings_of
 from det_seg_agent.seg.index import SampleIndex, image_paths
 from det_seg_agent.seg.iou import Figures
-from det_seg_agent.seg.resume import check_state, refuse_other_model
+from det_seg_agent.seg.resume import check_state, refuse_other_model, relative
 from det_seg_agent.seg.sampler import check_loader, stock_sampler
 from det_seg_agent.seg.signals import SignalTap
 from det_seg_agent.selector import Selector
@@ -286,7 +286,7 @@ class AgentHook(Hook):
             "done": self.done,
             "random": self._all_random,
             "layout": self._layout(),
-            "files": [Path(path).name for path in self._index.paths],
+            "files": relative(self._index.paths),
         }
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
