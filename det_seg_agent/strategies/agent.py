@@ -271,5 +271,6 @@ class Agent(Strategy):
         self.store.load_state_dict(state["store"])
         self.levels.load_state_dict(state["levels"])
         self.due = state["due"].clone()
+        self.ppo = None  # a state from before the first signals takes the policy back too
         if state["ppo"] is not None:
             self._learner(state["state_dim"]).load_state_dict(state["ppo"])
