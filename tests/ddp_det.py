@@ -26,6 +26,7 @@ torch.nn.parallel.DistributedDataParallel = CpuParallel  # type: ignore[misc,ass
 from det_runs import fit  # noqa: E402
 from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402
 
+from det_seg_agent.det.cli import judge  # noqa: E402
 from det_seg_agent.det.trainer import AgentDetectionTrainer  # noqa: E402
 
 RUN: dict[str, Any] = {"epochs": 4, "batch": 12, "nbs": 24, "warmup_epochs": 1, "optimizer": "SGD", "seed": 1}
@@ -87,10 +88,12 @@ class OnCpuAgent(AgentDetectionTrainer, OnCpu):
     def _do_train(self) -> None:
         super()._do_train()
         rank = int(os.environ["RANK"])
+        judged = judge(self, None) if rank == 0 else {}  # it must not wait for the other ranks
         kept = {**self.kept, "state": self.selector.state_dict(), "settings": self.agent_settings.model_dump()}
         weights = dict(self.model.module.named_parameters())
         kept["weights"] = {name: value.detach().clone() for name, value in weights.items()}
         kept["callbacks"] = sum(f.__name__ == "_on_train_epoch_end" for f in self.callbacks["on_train_epoch_end"])
+        kept["judged"] = judged
         torch.save(kept, Path(os.environ["OUT"]) / f"rank_{rank}.pt")
         dist.barrier()
         dist.destroy_process_group()

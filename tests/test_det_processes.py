@@ -13,6 +13,7 @@ from det_runs import TINY, write_model
 from det_seg_agent import Selector
 from det_seg_agent.det.settings import VARIABLE, DetSettings, from_environment, in_environment
 from det_seg_agent.det.trainer import AgentDetectionTrainer
+from det_seg_agent.features import Projector
 from det_seg_agent.trace import read
 
 SCRIPT = str(Path(__file__).with_name("ddp_det.py"))
@@ -60,6 +61,7 @@ def check_ranks(ranks: list[dict[str, Any]], folder: Path) -> None:
         images += len(shown)
         assert ranks[0]["state"]["history"][p]["images"] == images, "padding is counted"
     assert ranks[0]["callbacks"] == ranks[1]["callbacks"] == 1
+    assert "metrics/mAP50-95(B)" in ranks[0]["judged"]["host"]
     written = [Path(path).name for path in ranks[0]["writes"]]
     assert sorted(name for name in written if name.startswith("pass_")) == [f"pass_000{p}.parquet" for p in range(4)]
     assert written.count("last.pt") == 4 and written.count("agent.png") == 1
@@ -71,6 +73,7 @@ def one_process(ranks: list[dict[str, Any]]) -> Selector:
     """Return a selector that one process fed with the signals of all ranks, a mini-batch of all at a time."""
     selector = Selector(48, 4, DetSettings(**ranks[0]["settings"]), samples=None)
     selector.samples = ranks[0]["state"]["samples"]
+    project = Projector(selector.strategy.feature_dim, selector.settings.seed or 0)
     for p, chosen in enumerate(ranks[0]["selections"]):
         assert torch.equal(selector.begin_pass(p).indices, chosen), "two processes select what one does"
         for parts in zip(*(rank["stream"][p] for rank in ranks), strict=True):
@@ -80,12 +83,15 @@ def one_process(ranks: list[dict[str, Any]]) -> Selector:
             for given, more in parts:
                 values = dict(zip(names, given, strict=False)) | more
                 values["image"] = values["image"] + images
+                # As the ranks do: how a product rounds depends on how many rows it has.
+                width, values["features"] = values["features"].shape[1], project(values["features"])
                 images += len(values["loss"])
                 for name, value in values.items():
                     if value is not None:
                         columns.setdefault(name, []).append(value)
             selector.observe(**{name: torch.cat(values) for name, values in columns.items()})
         selector.end_pass(sum(len(rank["shown"][p]) for rank in ranks))
+    selector.buffer.projector.in_features = width
     return selector
 
 
