@@ -19,8 +19,8 @@ from ultralytics import YOLO
 
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 
-RUN: dict[str, Any] = {"epochs": 5, "nbs": 24, "warmup_epochs": 2, "optimizer": "SGD"}
-AGENT = {"ratio": 0.4, "final_full": 0.2}
+RUN: dict[str, Any] = {"epochs": 4, "nbs": 24, "warmup_epochs": 2, "optimizer": "SGD", "val": False}
+AGENT = {"ratio": 0.4, "final_full": 0.25}
 
 
 class Kill:

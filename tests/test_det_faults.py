@@ -22,8 +22,8 @@ from det_seg_agent import ConfigError, Selector, StateError
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.trace import read
 
-# How often each moment comes, before the last epoch's checkpoint: batches of 8 of 48, 19, 19, 19 images, then 48.
-MOMENTS = {"batch": 15, "last": 4, "state": 5, "trace": 4, "replace": 12, "replaced": 12}
+# How often each moment comes, before the last epoch's checkpoint: batches of 8 of 48, 19, 19 and 48 images.
+MOMENTS = {"batch": 18, "last": 3, "state": 6, "trace": 4, "replace": 17, "replaced": 17}
 RUN = {"epochs": 4, "nbs": 8, "warmup_epochs": 0, "optimizer": "SGD", "val": False}
 TRAINER = AgentDetectionTrainer.configured(ratio=0.4, final_full=0)
 
@@ -70,7 +70,7 @@ def test_ten_kills_leave_the_run_as_it_would_have_been(data_yaml: str, tmp_path:
     ends = json.loads((tmp_path / "ends.json").read_text())
     whole, trace = state_of(tmp_path / "whole"), read(tmp_path / "whole/trace")
     weights = weights_of(tmp_path / "whole")
-    assert trace is not None and len(trace) == 5 * 48
+    assert trace is not None and len(trace) == 4 * 48
     for moment in moments:
         folder = tmp_path / moment.replace(":", "_")
         assert os.WTERMSIG(ends[moment][0]) == signal.SIGKILL and ends[moment][1] == 0, (moment, done.stderr[-3000:])
@@ -279,7 +279,7 @@ def held() -> tuple[int, int]:
 def test_three_hundred_passes_hold_no_more_than_thirty() -> None:
     g = torch.Generator().manual_seed(0)
     features, loss, entropy = torch.randn(64, 8, generator=g), torch.rand(64, generator=g), torch.rand(64, generator=g)
-    selector = Selector(64, 300, ratio=0.5)
+    selector = Selector(64, 300, ratio=0.5, options={"rounds": 1, "epochs": 1})
     counts = []
     for p in range(300):
         selector.begin_pass(p)
