@@ -1,18 +1,21 @@
 """What a user sees of a run: panel, lines, columns, trace, pictures, and `metrics.json`."""
 
-import json
-import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.panel import Panel
 
+from det_seg_agent.files import write_json
 from det_seg_agent.plots import plot_run
 from det_seg_agent.selector import PassReport, Selector
 from det_seg_agent.sheets import contact_sheets
 from det_seg_agent.trace import Trace, read
+
+__all__ = ["Report", "write_json"]
 
 
 class Report:
@@ -33,12 +36,14 @@ class Report:
         self.last: PassReport | None = None
         self.pass_seconds: list[tuple[float, int]] = []
         self._mark = time.time()
+        self._told: set[str] = set()
 
     def begin(self, first_pass: int) -> None:
         """Print the panel and drop the trace of passes that are to be made again."""
         self._mark = time.time()
         if self.trace is not None:
-            self.trace.drop_from(first_pass)
+            with self._optional(self.trace.folder, "the trace"):
+                self.trace.drop_from(first_pass)
         Console().print(Panel(self.panel(), title="det_seg_agent", expand=False))
 
     def panel(self) -> str:
@@ -62,7 +67,8 @@ class Report:
         self.pass_seconds.append((time.time() - self._mark, report.selected))
         if self.trace is not None:
             table = self.selector.table
-            self.trace.write(report.pass_index, table, self.selector.selection.indices, table.score)
+            with self._optional(self.trace.folder, "the trace", f"pass {report.pass_index + 1} is missing in it"):
+                self.trace.write(report.pass_index, table, self.selector.selection.indices, table.score)
         return report.line()
 
     def mark(self) -> None:
@@ -94,8 +100,21 @@ class Report:
     def finish(self) -> None:
         """Draw the plot and the two contact sheets."""
         history, table = self.selector.history, self.selector.table
-        plot_run(history, self.folder, read(self.folder / "trace") if self.trace is not None else None)
-        contact_sheets(self.files, table.selected, len(history), table.score, self.folder)
+        with self._optional(self.folder, "the plot"):
+            plot_run(history, self.folder, read(self.folder / "trace") if self.trace is not None else None)
+        with self._optional(self.folder, "the contact sheets"):
+            contact_sheets(self.files, table.selected, len(history), table.score, self.folder)
+
+    @contextmanager
+    def _optional(self, path: Path, what: str, loss: str = "it is missing or old") -> Iterator[None]:
+        """Let a run go on without what only shows it, as on a full disk, and tell the user once of each."""
+        try:
+            yield
+        except OSError as error:
+            if what not in self._told:
+                self._told.add(what)
+                text = f"{what} cannot be written ({error}): {loss}. Free space in {path}; the run goes on."
+                Console(stderr=True).print(f"det_seg_agent: {text}", style="bold red", soft_wrap=True, markup=False)
 
     def cost(self) -> dict[str, Any]:
         """Return budget and images, and what full data would have cost.
@@ -134,10 +153,3 @@ def padding(history: list[dict[str, float]]) -> int:
     """Return the images that passes trained on beyond their selections."""
     before = [0.0, *(row["images"] for row in history)]
     return int(sum(max(0.0, row["images"] - b - row["selected"]) for b, row in zip(before, history, strict=False)))
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Replace `path` by JSON at once or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, path)

@@ -1,5 +1,6 @@
 """One object that closes the loop: signals in, a selection a pass out."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from det_seg_agent.distributed import gather_objects, gather_signals
 from det_seg_agent.errors import ConfigError, StateError
 from det_seg_agent.features import Projector
+from det_seg_agent.fingerprint import refuse_other_samples, relative
 from det_seg_agent.sampler import SelectionSampler
 from det_seg_agent.schedule import is_full
 from det_seg_agent.settings import Settings, parse
@@ -53,6 +55,7 @@ class Selector:
         rank, world_size: this process; all ranks hold the same table, policy and selection.
         shuffle: whether the sampler shuffles.
         batch: see `SelectionSampler`.
+        samples: image file of each sample, by which a state of other images is refused.
 
     Raises:
         ConfigError: for anything that cannot work.
@@ -68,6 +71,7 @@ class Selector:
         world_size: int = 1,
         shuffle: bool = True,
         batch: int = 1,
+        samples: Sequence[str] | None = None,
         **fields: Any,
     ):
         if settings is not None and fields:
@@ -77,6 +81,9 @@ class Selector:
         self.settings = settings or parse(Settings, fields)
         seed = self.settings.seed or 0
         self.total_passes, self.world_size = total_passes, world_size
+        if samples is not None and len(samples) != num_samples:
+            raise ConfigError(f"samples: {len(samples)} files of {num_samples} samples; give one for each.")
+        self.samples = None if samples is None else relative(samples)
         self.table = ScoreTable(num_samples)
         cls = strategy_class(self.settings.strategy)
         options = parse(cls.Options, self.settings.options, "agent.options.")
@@ -143,7 +150,7 @@ class Selector:
         """Gather the pass's signals from all ranks, update table and strategy, and report.
 
         Args:
-            images: images that the pass trained on, if it was cut before the end of its selection.
+            images: images that the pass trained on, if that is not what the samplers of all ranks walk over.
         """
         self.gather()
         signals = join(self._gathered)
@@ -165,7 +172,8 @@ class Selector:
             len(self.selection),
             len(self),
             float((chosen & ~self.previous).sum()) / len(self.selection),
-            int(done[-1]["images"] if done else 0) + (len(self.selection) if images is None else images),
+            int(done[-1]["images"] if done else 0)
+            + (len(self.sampler) * self.world_size if images is None else images),
             self._dropped,
             **stats,
         )
@@ -184,6 +192,7 @@ class Selector:
             "settings": self.settings.model_dump(),
             "total_passes": self.total_passes,
             "pass_index": self.pass_index,
+            "samples": self.samples,
             "table": self.table.state_dict(),
             "strategy": self.strategy.state_dict(),
             "in_features": self.buffer.projector.in_features,
@@ -199,7 +208,7 @@ class Selector:
         """Go on where `state_dict` was taken; within a pass, do not call `begin_pass` for it again.
 
         Raises:
-            StateError: if the state is of another strategy, seed or data set size.
+            StateError: if the state is of another strategy, seed, data set size or, with `samples`, other images.
         """
         seed = state["settings"]["seed"]
         if seed != self.settings.seed:
@@ -213,6 +222,7 @@ class Selector:
                 f"the saved state is of strategy {saved!r}, this run has {self.settings.strategy!r}. Resume with "
                 f"agent.strategy={saved}, or start a new run."
             )
+        refuse_other_samples(state.get("samples"), self.samples)
         self.table.load_state_dict(state["table"])
         self.strategy.load_state_dict(state["strategy"])
         self.buffer.projector.in_features = state["in_features"]

@@ -1,6 +1,5 @@
 """The trace of a run: one Parquet file a pass, one row a sample."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
+from det_seg_agent.files import replacing
 from det_seg_agent.table import ScoreTable
 
 
@@ -48,10 +48,9 @@ class Trace:
             data[name] = pa.array(rounded(values), mask=mask)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"pass_{pass_index:04d}.parquet"
-        part = self.folder / f".{path.name}.part"
         encoding = {"sample": "DELTA_BINARY_PACKED", **{name: "BYTE_STREAM_SPLIT" for name in columns}}
-        pq.write_table(pa.table(data), part, compression="zstd", use_dictionary=["pass"], column_encoding=encoding)
-        os.replace(part, path)
+        with replacing(path) as part:
+            pq.write_table(pa.table(data), part, compression="zstd", use_dictionary=["pass"], column_encoding=encoding)
         return path
 
     def drop_from(self, pass_index: int) -> None:

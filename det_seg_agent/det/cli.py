@@ -175,11 +175,17 @@ def train(
 
 
 def judge(trainer: Any, val_json: str | None) -> dict[str, Any]:
-    """Return the best weights' figures: `coco` (boxes) and `coco_segm` (masks), or `host`, and `judged_on`."""
+    """Return the best weights' figures: `coco` (boxes) and `coco_segm` (masks), or `host`, and `judged_on`.
+
+    Of several processes rank 0 calls it alone, and the host's validator would wait for the others: the figures are
+    those that all of them came to at the end.
+    """
+    from ultralytics.utils import RANK
+
     from det_seg_agent.det.coco import evaluate_kinds, find_val_json, format_table
 
     args = trainer.args
-    if args.task not in ("detect", "segment"):
+    if args.task not in ("detect", "segment") or RANK != -1:
         ours = trainer.report.scalars()
         figures = {key: float(value) for key, value in trainer.metrics.items() if key not in ours}
         print("\n" + "\n".join(f"  {key:<28}{value:8.4f}" for key, value in figures.items()))
@@ -228,8 +234,11 @@ def check_host(host: dict[str, Any], task: str) -> Path:
 
 
 def has_begun(model: Any) -> bool:
-    """Return whether a model's training has come to its first pass."""
-    selector = getattr(getattr(model, "trainer", None), "selector", None)
+    """Return whether a model's training has come to its first pass, or is that of other processes."""
+    trainer = getattr(model, "trainer", None)
+    selector = getattr(trainer, "selector", None)
+    if getattr(trainer, "ddp", False):
+        return True  # what they leave is not ours to tidy
     return selector is not None and selector.pass_index >= 0
 
 

@@ -51,15 +51,20 @@ def prepare_data(data: str | Path, segments: bool = False) -> str:
     ready = target / "data.yaml"
     if target.exists() and not (ready.is_file() and ready.read_text(encoding="utf-8").startswith(MARK)):
         raise ConfigError(f"data={data}: {target} is in the way of the conversion and not made by it; rename it.")
-    if ready.is_file() and all(ready.stat().st_mtime >= path.stat().st_mtime for path in jsons):
+
+    def fresh() -> bool:
+        return ready.is_file() and all(ready.stat().st_mtime >= path.stat().st_mtime for path in jsons)
+
+    if fresh():
         return str(ready)
     if not os.access(root, os.W_OK):
         raise ConfigError(f"data={data}: the folder is not writable, and the labels go to {target}; make it writable.")
     with tempfile.TemporaryDirectory(dir=root, prefix=".ultralytics-") as work:
         built = _convert(root, jsons, splits, Path(work), segments)
-        if target.exists():
+        if target.exists() and not fresh():
             shutil.rmtree(target)
-        os.replace(built, target)
+        if not fresh():  # else another process of this run was first
+            os.replace(built, target)
     return str(ready)
 
 

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset, default_collate, get_worker_info
 from ultralytics.data import ClassificationDataset
 
 from det_seg_agent.det.credit import corners, credit_transforms, shares
+from det_seg_agent.errors import StateError
 from det_seg_agent.seeding import derive_seed
 
 FEW = 4  # with fewer images at hand, Mosaic would mix an image with itself
@@ -79,8 +80,18 @@ class Partners:
 
 
 def load(host: Any, index: int) -> dict[str, Any]:
-    """Return the host's image and label of a sample, with its corners noted for the credit."""
-    label: dict[str, Any] = host.get_image_and_label(index)
+    """Return the host's image and label of a sample, with its corners noted for the credit.
+
+    Raises:
+        StateError: if the image cannot be read, as it could when the run started.
+    """
+    try:
+        label: dict[str, Any] = host.get_image_and_label(index)
+    except FileNotFoundError as error:  # the host's for any file that it cannot decode
+        raise StateError(
+            f"{host.im_files[index]}: the image cannot be read, as it could when the run started. Put a whole file in "
+            "its place and go on with resume=PATH/weights/last.pt."
+        ) from error
     height, width = label["img"].shape[:2]
     label["shown"] = [(index, corners(0, 0, width, height), 1.0)]
     return label

@@ -6,6 +6,8 @@ holds what it takes to go on exactly: weights, EMA and optimizer in full precisi
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ import torch
 from ultralytics.utils.torch_utils import unwrap_model
 
 from det_seg_agent.errors import ConfigError, StateError
+from det_seg_agent.files import replacing
 
 if TYPE_CHECKING:
     from det_seg_agent.det.trainer import AgentTrainerMixin
@@ -21,10 +24,37 @@ LAST, OLD, BEST = "agent_last.pt", "agent_last_old.pt", "agent_best.pt"
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
-    """Replace `path` at once or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    torch.save(state, part)
-    os.replace(part, path)
+    """Replace `path` at once or not at all.
+
+    Raises:
+        StateError: if it cannot be written, as on a full disk.
+    """
+    try:
+        with replacing(path) as part:
+            torch.save(state, part)
+    except (OSError, RuntimeError) as error:  # the latter is torch's, for what its own writer meets
+        raise StateError(
+            f"{path} cannot be written ({error}), and without it the run could not go on after a stop. Free space, "
+            "then resume: the checkpoint of the epoch before is whole."
+        ) from error
+
+
+@contextmanager
+def whole_checkpoints(trainer: "AgentTrainerMixin") -> Iterator[None]:
+    """Let the host write `last.pt` and `best.pt` beside the old ones, which they replace once they are whole.
+
+    The host (ultralytics 8.4.190) writes in place: a stop within left a file that nothing can resume from.
+    """
+    last, best = trainer.last, trainer.best
+    with replacing(last) as part:
+        trainer.last, trainer.best = part, part.with_name(f".{best.name}.part")
+        try:
+            yield
+            if trainer.best.exists():
+                os.replace(trainer.best, best)
+        finally:
+            trainer.best.unlink(missing_ok=True)
+            trainer.last, trainer.best = last, best
 
 
 def save_state(folder: Path, state: dict[str, Any], best: bool) -> None:

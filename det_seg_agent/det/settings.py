@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pydantic import Field
 
@@ -17,9 +19,17 @@ class DetSettings(Settings):
     exact_resume: bool = Field(True, description="keep full-precision weights for an exact resume, true or false")
 
 
-def to_environment(settings: DetSettings) -> None:
+@contextmanager
+def in_environment(settings: DetSettings) -> Iterator[None]:
     """Hand settings to child processes: the host's launcher rebuilds trainers from its own arguments alone."""
+    before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = settings.model_dump_json(exclude_unset=True)
+    try:
+        yield
+    finally:  # a later run of this process has its own
+        os.environ.pop(VARIABLE)
+        if before is not None:
+            os.environ[VARIABLE] = before
 
 
 def from_environment() -> DetSettings | None:

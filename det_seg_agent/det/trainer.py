@@ -16,12 +16,21 @@ from det_seg_agent.det.criterion import SignalCriterion
 from det_seg_agent.det.dataset import IndexedDataset, index_dataset, seed_process
 from det_seg_agent.det.heads import check_head
 from det_seg_agent.det.loader import SelectionLoader
-from det_seg_agent.det.resume import find_state, grab_training, restore_training, save_state, slim_states
-from det_seg_agent.det.settings import DetSettings, from_environment, to_environment
+from det_seg_agent.det.resume import (
+    find_state,
+    grab_training,
+    restore_training,
+    save_state,
+    slim_states,
+    whole_checkpoints,
+)
+from det_seg_agent.det.settings import DetSettings, from_environment, in_environment
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.fingerprint import refuse_other_samples, relative
 from det_seg_agent.report import Report
 from det_seg_agent.selector import Selector
 from det_seg_agent.settings import parse
+from det_seg_agent.strategies import strategy_class
 
 NEVER = 1 << 60
 
@@ -56,13 +65,20 @@ class AgentTrainerMixin(BaseTrainer):
             self.agent_settings = self._settings_on_resume()
         if self.agent_settings.seed is None:
             self.agent_settings = self.agent_settings.model_copy(update={"seed": self.args.seed})
-        if self.ddp:
-            to_environment(self.agent_settings)
         self._batches = 0
+        if self.ddp:
+            return  # it trains in child processes, which get its callbacks and would have ours twice
         for event in ("on_pretrain_routine_end", "on_train_epoch_start", "on_train_epoch_end", "on_train_end"):
             self.add_callback(event, getattr(type(self), f"_{event}"))
         self.add_callback("on_train_batch_start", type(self)._on_train_batch_start)
         self.add_callback("on_train_batch_end", type(self)._on_train_batch_end)
+
+    def train(self) -> Any:
+        """Train as the host does, in this process or by its launcher in several."""
+        if not self.ddp:
+            return super().train()
+        with in_environment(self.agent_settings):
+            return super().train()
 
     def _settings_on_resume(self) -> DetSettings:
         assert self.saved is not None
@@ -90,6 +106,10 @@ class AgentTrainerMixin(BaseTrainer):
         stock = super().get_dataloader(dataset_path, batch_size, rank, mode)
         if mode != "train":
             return stock
+        seed = self.agent_settings.seed or 0
+        selects_all = strategy_class(self.agent_settings.strategy).selects_all
+        dataset = index_dataset(stock.dataset, seed, max(RANK, 0), fresh=not selects_all)
+        files = [str(file) for file in dataset.im_files]
         if self.selector is None:
             self.selector = Selector(
                 len(stock.dataset),
@@ -98,12 +118,13 @@ class AgentTrainerMixin(BaseTrainer):
                 rank=max(RANK, 0),
                 world_size=max(self.world_size, 1),
                 shuffle=not getattr(stock.dataset, "rect", False),
+                samples=files,
             )
-        elif len(self.selector) != len(stock.dataset):
-            raise ConfigError(f"the data set has changed from {len(self.selector)} to {len(stock.dataset)} images.")
-        seed = self.agent_settings.seed or 0
-        dataset = index_dataset(stock.dataset, seed, max(RANK, 0), fresh=not self.selector.selects_all)
-        if not self.selector.selects_all:
+        else:  # after out-of-memory the host makes its loaders anew, with smaller batches
+            refuse_other_samples(self.selector.samples, relative(files))
+        # The host reads the loader's length as that of an epoch, for the warm-up: that of all images.
+        self.selector.sampler.set_selection(torch.arange(len(self.selector)))
+        if not selects_all:
             return SelectionLoader(dataset, self.selector.sampler, stock)
         stock_dataset_replaced(stock, dataset)
         return stock
@@ -120,13 +141,8 @@ class AgentTrainerMixin(BaseTrainer):
         files = [str(f) for f in self.train_loader.dataset.im_files]
         self.report = Report(self.save_dir, self.selector, files, self.agent_settings.trace)
         if self.saved is not None:
-            if self.saved["files"] != [Path(f).name for f in files]:
-                raise ConfigError(
-                    "data: the training images are not those that the run was started with. Resume on the same data "
-                    "set, or start a new run."
-                )
             self.selector.load_state_dict(self.saved["selector"])
-            # The host now reads the loader's length as that of an epoch, for the warm-up: as at the start of the run.
+            # As in `get_dataloader`.
             self.selector.sampler.set_selection(torch.arange(len(self.selector)))
         if RANK in {-1, 0}:
             self.report.begin(self.start_epoch)
@@ -134,6 +150,8 @@ class AgentTrainerMixin(BaseTrainer):
     def _on_train_epoch_start(self) -> None:
         assert self.selector is not None
         self.report.mark()
+        if self.selector.pass_index == self.epoch:
+            self._begin_again()
         selection = self.selector.begin_pass(self.epoch)
         dataset, loader = self.train_loader.dataset, self.train_loader
         order = list(self.selector.sampler) if dataset.rect else []
@@ -144,6 +162,13 @@ class AgentTrainerMixin(BaseTrainer):
         if self.saved is not None:
             self._batches = restore_training(self, self.saved, gradients=True)
             self.saved = None
+
+    def _begin_again(self) -> None:
+        """Go back to where the pass began: it was out of memory, or it ended in NaN and the host loaded `last.pt`."""
+        assert self.selector is not None
+        self._batches = 0  # the host dropped the gradients
+        if self.selector.history and self.selector.history[-1]["pass"] == self.epoch:
+            self.selector.load_state_dict(find_state(self.last)["selector"])
 
     def _on_train_batch_start(self) -> None:
         if self._first_batch:
@@ -194,15 +219,13 @@ class AgentTrainerMixin(BaseTrainer):
     def save_model(self) -> Any:
         """Save our state first, then the host's checkpoint: a stop in between leaves a pair that belongs together."""
         assert self.selector is not None
-        state = {
-            "epoch": self.epoch,
-            "selector": deepcopy(self.selector.state_dict()),
-            "files": [Path(f).name for f in self.train_loader.dataset.im_files],
-        }
-        if self.agent_settings.exact_resume:
+        state: dict[str, Any] = {"epoch": self.epoch, "selector": deepcopy(self.selector.state_dict())}
+        # Not NaN: the host mends the weights that it saves.
+        if self.agent_settings.exact_resume and all(p.isfinite().all() for p in unwrap_model(self.model).parameters()):
             state["training"] = grab_training(self, self._batches)
         save_state(self.wdir, state, best=bool(np.equal(self.best_fitness, self.fitness)))
-        return super().save_model()
+        with whole_checkpoints(self):
+            return super().save_model()
 
     def resume_training(self, ckpt: Any) -> None:
         """Resume as the host does, then from full precision where our state has it."""

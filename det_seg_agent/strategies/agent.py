@@ -20,7 +20,7 @@ ROWS = 65536  # samples that the policy scores at a time
 
 
 def rates(weight: Tensor, count: int, floor: float) -> Tensor:
-    """Return rates in [0, 1] that add up to `count`: floor * count / N + c * weight, cut at 1, for (N,) weights >= 0."""
+    """Return rates in [0, 1] that add up to `count`: floor * count / N + c * weight, cut at 1; weights (N,) are >= 0."""
     total = len(weight)
     floor *= count / total
     weight = weight + 1e-6
@@ -271,5 +271,6 @@ class Agent(Strategy):
         self.store.load_state_dict(state["store"])
         self.levels.load_state_dict(state["levels"])
         self.due = state["due"].clone()
+        self.ppo = None  # a state from before the first signals takes the policy back too
         if state["ppo"] is not None:
             self._learner(state["state_dim"]).load_state_dict(state["ppo"])

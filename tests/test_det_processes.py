@@ -1,0 +1,121 @@
+"""Detection in several processes: gloo on a CPU, by the real torchrun and by the host's own launcher."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from det_runs import TINY, write_model
+
+from det_seg_agent import Selector
+from det_seg_agent.det.settings import VARIABLE, DetSettings, from_environment, in_environment
+from det_seg_agent.det.trainer import AgentDetectionTrainer
+from det_seg_agent.features import Projector
+from det_seg_agent.trace import read
+
+SCRIPT = str(Path(__file__).with_name("ddp_det.py"))
+RUN_AGENT = {"ratio": 0.4, "final_full": 0}  # of ddp_det, which is not imported here: it changes torch for its process
+
+
+def launch(data: str, folder: Path, processes: int, own_launcher: bool = False) -> list[dict[str, Any]]:
+    """Run `ddp_det.py`; return what each rank held at the end, by rank."""
+    write_model(folder)
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    last = [str(processes)] if own_launcher else []
+    done = subprocess.run(
+        [sys.executable, *([] if own_launcher else words), SCRIPT, data, str(folder), *last],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [torch.load(folder / f"rank_{rank}.pt", weights_only=False) for rank in range(processes)]
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Return whether two states are the same; NaN equals NaN."""
+    if isinstance(one, torch.Tensor):
+        return one.shape == other.shape and torch.equal(one.double().nan_to_num(-7.0), other.double().nan_to_num(-7.0))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(one == other) or (one != one and other != other)
+
+
+def check_ranks(ranks: list[dict[str, Any]], folder: Path) -> None:
+    """All ranks hold the same, each sample is seen by one rank but for the padding, and rank 0 alone writes."""
+    for rank in ranks[1:]:
+        for key in ("state", "selections", "padding", "weights", "settings"):
+            assert equal(ranks[0][key], rank[key]), key
+        assert not rank["writes"]
+    assert [len(chosen) for chosen in ranks[0]["selections"]] == [48, 19, 19, 19]
+    images = 0
+    for p, chosen in enumerate(ranks[0]["selections"]):
+        shown = [index for rank in ranks for index in rank["shown"][p]]
+        padding = ranks[0]["padding"][p]
+        assert sorted(set(shown)) == chosen.tolist() and len(shown) == len(chosen) + padding
+        assert padding == -len(chosen) % len(ranks)
+        assert len({len(rank["shown"][p]) for rank in ranks}) == 1
+        images += len(shown)
+        assert ranks[0]["state"]["history"][p]["images"] == images, "padding is counted"
+    assert ranks[0]["callbacks"] == ranks[1]["callbacks"] == 1
+    assert "metrics/mAP50-95(B)" in ranks[0]["judged"]["host"]
+    written = [Path(path).name for path in ranks[0]["writes"]]
+    assert sorted(name for name in written if name.startswith("pass_")) == [f"pass_000{p}.parquet" for p in range(4)]
+    assert written.count("last.pt") == 4 and written.count("agent.png") == 1
+    table = read(folder / "run/trace")
+    assert table is not None and len(table) == 4 * 48
+
+
+def one_process(ranks: list[dict[str, Any]]) -> Selector:
+    """Return a selector that one process fed with the signals of all ranks, a mini-batch of all at a time."""
+    selector = Selector(48, 4, DetSettings(**ranks[0]["settings"]), samples=None)
+    selector.samples = ranks[0]["state"]["samples"]
+    project = Projector(selector.strategy.feature_dim, selector.settings.seed or 0)
+    for p, chosen in enumerate(ranks[0]["selections"]):
+        assert torch.equal(selector.begin_pass(p).indices, chosen), "two processes select what one does"
+        for parts in zip(*(rank["stream"][p] for rank in ranks), strict=True):
+            columns: dict[str, list[torch.Tensor]] = {}
+            images = 0
+            names = ("index", "loss", "entropy", "features", "image", "share", "sufficiency")
+            for given, more in parts:
+                values = dict(zip(names, given, strict=False)) | more
+                values["image"] = values["image"] + images
+                # As the ranks do: how a product rounds depends on how many rows it has.
+                width, values["features"] = values["features"].shape[1], project(values["features"])
+                images += len(values["loss"])
+                for name, value in values.items():
+                    if value is not None:
+                        columns.setdefault(name, []).append(value)
+            selector.observe(**{name: torch.cat(values) for name, values in columns.items()})
+        selector.end_pass(sum(len(rank["shown"][p]) for rank in ranks))
+    selector.buffer.projector.in_features = width
+    return selector
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+def test_ranks_hold_the_same_and_what_one_process_would(data_yaml: str, tmp_path: Path, processes: int) -> None:
+    ranks = launch(data_yaml, tmp_path, processes)
+    check_ranks(ranks, tmp_path)
+    assert equal(one_process(ranks).state_dict(), ranks[0]["state"]), "table, policy and history, bit for bit"
+
+
+@pytest.mark.slow
+def test_the_hosts_launcher_keeps_settings_and_callbacks(data_yaml: str, tmp_path: Path) -> None:
+    """The host writes a script and a pickle of the trainer's class, and starts them in two processes."""
+    ranks = launch(data_yaml, tmp_path, 2, own_launcher=True)
+    check_ranks(ranks, tmp_path)
+    assert {key: ranks[1]["settings"][key] for key in RUN_AGENT} == RUN_AGENT
+
+
+def test_settings_reach_a_trainer_that_is_rebuilt_by_its_name(data_yaml: str, tmp_path: Path) -> None:
+    """As by older launchers, which import the plain class; and a later run of the process starts from the defaults."""
+    overrides = {**TINY, "model": write_model(tmp_path), "data": data_yaml, "project": str(tmp_path), "name": "run"}
+    with in_environment(DetSettings(ratio=0.3, seed=5)):
+        trainer = AgentDetectionTrainer(overrides=overrides)
+        assert trainer.agent_settings.ratio == 0.3 and trainer.agent_settings.seed == 5
+    assert VARIABLE not in os.environ and from_environment() is None
+    assert AgentDetectionTrainer(overrides=overrides).agent_settings.ratio == 0.6
