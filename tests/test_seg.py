@@ -19,7 +19,7 @@ from seg_runs import CONFIG, config_of, fit, merge, same_weights
 from torch import Tensor
 from torch.nn import functional as F
 
-from det_seg_agent import ConfigError
+from det_seg_agent import ConfigError, StateError
 from det_seg_agent.seg import compat
 from det_seg_agent.seg.cli import main
 from det_seg_agent.seg.index import SampleIndex, image_paths
@@ -291,7 +291,7 @@ def test_a_resume_that_cannot_be_exact_is_refused(scenes: Path, tmp_path: Path) 
     fit(config_of(scenes, tmp_path, **ITERS, agent__ratio=0.4), 14)
     with pytest.raises(ConfigError, match=r"agent.ratio=0.4"):
         fit(config_of(scenes, tmp_path, **ITERS, agent__ratio=0.5, resume=True))
-    with pytest.raises(ConfigError, match="images are not those"):
+    with pytest.raises(StateError, match="images are not those"):
         other = {"train_dataloader__dataset__indices": 40}
         fit(config_of(scenes, tmp_path, **ITERS, agent__ratio=0.4, resume=True, **other))
     path = tmp_path / "iter_12.pth"

@@ -29,7 +29,7 @@ from det_seg_agent.errors import ConfigError
 from det_seg_agent.fingerprint import refuse_other_samples, relative
 from det_seg_agent.report import Report
 from det_seg_agent.selector import Selector
-from det_seg_agent.settings import parse
+from det_seg_agent.settings import parse, refuse_changes
 from det_seg_agent.strategies import strategy_class
 
 NEVER = 1 << 60
@@ -84,13 +84,7 @@ class AgentTrainerMixin(BaseTrainer):
         assert self.saved is not None
         saved = parse(DetSettings, self.saved["selector"]["settings"], "agent.")
         if self.settings is not None:
-            given = self.settings.model_dump(exclude_unset=True)
-            other = {key: value for key, value in given.items() if value != getattr(saved, key)}
-            if other:
-                old = ", ".join(f"agent.{key}={getattr(saved, key)!r}" for key in other)
-                raise ConfigError(
-                    f"agent.{', agent.'.join(other)} cannot change on resume: the run has {old}. Drop them."
-                )
+            refuse_changes(self.settings.model_dump(exclude_unset=True), saved.model_dump())
         return saved
 
     def get_model(self, *args: Any, **kwargs: Any) -> Any:

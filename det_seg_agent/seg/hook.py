@@ -17,7 +17,7 @@ from det_seg_agent.seg.checkpoints import bare, checkpoint_due, choose_checkpoin
 from det_seg_agent.seg.checks import refuse_trained, settings_of
 from det_seg_agent.seg.index import SampleIndex, image_paths
 from det_seg_agent.seg.iou import Figures
-from det_seg_agent.seg.resume import check_state, refuse_other_model, relative
+from det_seg_agent.seg.resume import check_state, refuse_other_model
 from det_seg_agent.seg.sampler import check_loader, stock_sampler
 from det_seg_agent.seg.signals import SignalTap
 from det_seg_agent.selector import Selector
@@ -101,7 +101,7 @@ class AgentHook(Hook):
         loader, (rank, world) = self._loader, get_dist_info()
         self.selector = Selector(
             len(loader.dataset), self._passes, settings, rank=rank, world_size=world, shuffle=loader.sampler.shuffle,
-            batch=loader.batch_size,
+            batch=loader.batch_size, samples=self._index.paths,
         )  # fmt: skip
         self.stock = self.selector.selects_all
         walk = stock_sampler(loader.sampler, self._by_iterations, host_seed) if self.stock else self.selector.sampler
@@ -134,7 +134,7 @@ class AgentHook(Hook):
         self._started = time.time()
 
     def _resume(self, runner: Any) -> None:
-        settings, note = check_state(self._saved, self._given, self._index.paths, self._layout(), self._passes)
+        settings, note = check_state(self._saved, self._given, self._layout(), self._passes)
         assert self._saved is not None
         if note:
             runner.logger.warning(note)
@@ -286,7 +286,6 @@ class AgentHook(Hook):
             "done": self.done,
             "random": self._all_random,
             "layout": self._layout(),
-            "files": relative(self._index.paths),
         }
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """What a resumed run must share with the run that it goes on with."""
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,19 +10,18 @@ from det_seg_agent.settings import Settings, parse, refuse_changes
 
 
 def check_state(
-    saved: dict[str, Any] | None, given: Mapping[str, Any], files: list[str], layout: Mapping[str, int], passes: int
+    saved: dict[str, Any] | None, given: Mapping[str, Any], layout: Mapping[str, int], passes: int
 ) -> tuple[Settings, str]:
     """Return the settings of the run that `saved` is of, and what to tell the user, if anything.
 
     Args:
         saved: our part of the checkpoint.
         given: the config's `agent`.
-        files: image paths of the training set, by index.
         layout: processes, and batch of each.
         passes: of the whole run as the config has it now.
 
     Raises:
-        ConfigError: for a checkpoint without our part, for changed settings or another data set.
+        ConfigError: for a checkpoint without our part, for changed settings.
         StateError: if passes would not be walked as they were begun.
     """
     if saved is None:
@@ -40,7 +38,6 @@ def check_state(
                 f"not be walked as they were begun. Resume with {key}={then}, or start a new run with load_from= this "
                 "checkpoint."
             )
-    refuse_other_files(saved["files"], relative(files))
     before, note = saved["selector"]["total_passes"], ""
     if before != passes:
         note = (
@@ -48,32 +45,6 @@ def check_state(
             "follows the new number."
         )
     return parse(Settings, settings, "agent."), note
-
-
-def relative(files: Sequence[str]) -> list[str]:
-    """Return paths below the folder that all files share, so that a data set may move."""
-    shared = os.path.commonprefix(list(files))  # noqa: RUF071  (paths may be URLs, and it is cut at a slash)
-    return [file[shared.rfind("/") + 1 :] for file in files]
-
-
-def refuse_other_files(then: Sequence[str], now: Sequence[str]) -> None:
-    """Refuse a data set other than the run's, as scores belong to indices.
-
-    Args:
-        then: the run's images by index, as `relative` gives them.
-        now: those of the data set.
-
-    Raises:
-        ConfigError: if any index stands for another image.
-    """
-    if list(then) == list(now):
-        return
-    added, removed = len(set(now) - set(then)), len(set(then) - set(now))
-    what = f"{added} added, {removed} removed" if added or removed else "in another order"
-    raise ConfigError(
-        f"train_dataloader.dataset: the images are not those that the run was started with: {what}. Resume on the same "
-        "data set, or start a new run with load_from= this checkpoint."
-    )
 
 
 def refuse_other_model(model: nn.Module, saved: Mapping[str, Tensor]) -> None:

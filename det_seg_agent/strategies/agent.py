@@ -20,7 +20,7 @@ ROWS = 65536  # samples that the policy scores at a time
 
 
 def rates(weight: Tensor, count: int, floor: float) -> Tensor:
-    """Return rates in [0, 1] that add up to `count`: floor * count / N + c * weight, cut at 1; weights (N,) are >= 0."""
+    """Return rates (N,) that add up to `count`: floor * count / N + c * weight, cut at 1; weights (N,) are >= 0."""
     total = len(weight)
     floor *= count / total
     weight = weight + 1e-6
