@@ -16,10 +16,10 @@ setup: .venv/ready
 	touch $@
 
 demo: setup
-	$(PY) tools/demo.py
+	$(PY) tools/compare.py --jobs 2
 
 test: setup
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n 2 --dist worksteal
 
 lint: setup
 	$(PY) -m ruff check .

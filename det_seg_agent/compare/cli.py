@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from det_seg_agent.compare.matrix import Cell, read
+from det_seg_agent.compare.page import missing_cells, page, print_tables, write_page
 from det_seg_agent.compare.run import Runner, alone, span
 from det_seg_agent.errors import AgentError, ConfigError
 
@@ -48,7 +49,7 @@ def compare(options: argparse.Namespace, given: list[str]) -> int:
     if options.jobs < 1:
         raise ConfigError(f"--jobs {options.jobs}: at least 1.")
     console = Console(soft_wrap=True)
-    _, cells = read(options.config, options.data)
+    comparison, cells = read(options.config, options.data)
     folder = (options.folder or Path("runs/compare") / options.config.stem).resolve()
     runner = Runner(folder, options.jobs)
     wanted = [cell for cell in cells if options.only in cell.name]
@@ -58,24 +59,40 @@ def compare(options: argparse.Namespace, given: list[str]) -> int:
         listed(wanted, runner, console)
         return 0
     failed: list[Cell] = []
-    if not options.page_only:
-        with alone(folder):
-            todo = [cell for cell in wanted if runner.result(cell) is None]
-            if todo:
-                runner.prepare(todo, console)
-                tasks = {cell.task for cell in todo}
-                new = {t for t in tasks if not any(runner.result(c) for c in cells if c.task == t)}
-                runner.calibrate([cell for cell in todo if cell.task in new], console)
-                estimate = runner.estimates(cells)
-                seconds = sum(estimate.get(cell.name, 0) for cell in todo) / options.jobs
-                source = "finished cells" if not new else "a very short run of each task"
-                console.print(
-                    f"{len(wanted) - len(todo)} of {len(wanted)} cells are finished; the others take about "
-                    f"{span(seconds)} with --jobs {options.jobs}, by {source}",
-                    highlight=False,
-                )
-            failed = runner.run(wanted, cells, console)
+    try:
+        if not options.page_only:
+            failed = train(wanted, cells, runner, console)
+    finally:  # also of what is there when this is stopped
+        finished = [(cell, result) for cell in cells if (result := runner.result(cell)) is not None]
+        if finished:
+            missing = missing_cells(cells, runner.result, runner.failure)
+            text = options.config.read_text(encoding="utf-8")
+            command = " ".join(["python tools/compare.py", *given])
+            write_page(folder / "index.html", page(comparison.title, text, command, finished, missing))
+            print_tables(finished, Console(width=max(160, console.width)))
+            console.print(f"page: {folder / 'index.html'}", highlight=False)
     return 1 if failed else 0
+
+
+def train(wanted: list[Cell], cells: list[Cell], runner: Runner, console: Console) -> list[Cell]:
+    """Run what is not finished, after an estimate; return the cells that failed."""
+    with alone(runner.folder):
+        todo = [cell for cell in wanted if runner.result(cell) is None]
+        if not todo:
+            return []
+        runner.prepare(todo, console)
+        tasks = {cell.task for cell in todo}
+        new = {t for t in tasks if not any(runner.result(c) for c in cells if c.task == t)}
+        runner.calibrate([cell for cell in todo if cell.task in new], console)
+        estimate = runner.estimates(cells)
+        seconds = sum(estimate.get(cell.name, 0) for cell in todo) / runner.jobs
+        source = "finished cells" if not new else "a very short run of each task"
+        console.print(
+            f"{len(wanted) - len(todo)} of {len(wanted)} cells are finished; the others take about {span(seconds)} "
+            f"with --jobs {runner.jobs}, by {source}",
+            highlight=False,
+        )
+        return runner.run(wanted, cells, console)
 
 
 def listed(cells: list[Cell], runner: Runner, console: Console) -> None:

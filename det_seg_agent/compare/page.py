@@ -1,0 +1,236 @@
+"""One self-contained HTML page, and the same table for the terminal."""
+
+import html
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from det_seg_agent.compare.matrix import RANDOM, SHORT, Cell
+from det_seg_agent.compare.plots import learning_curves, quality_over_cost
+from det_seg_agent.compare.results import Finished, Row, front, rows_of, spread
+
+NONE = "\N{EN DASH}"
+UNITS = {"detection": "AP", "segmentation": "mIoU"}
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #111; background: #fff; max-width: 68rem; margin: 2rem auto;
+  padding: 0 1rem; }
+h1, h2, h3 { line-height: 1.25; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #999; } h3 { margin-top: 1.8rem; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .8rem 0; }
+caption { text-align: left; font-weight: 600; padding: .3rem 0; }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+thead th { border-bottom: 2px solid #111; vertical-align: bottom; } th[scope=row], th:first-child { text-align: left; }
+tr.best th[scope=row]::after { content: " \\2605"; } tr.control td, tr.control th { background: #f3f3f3; }
+figure { margin: 1rem 0; } figure svg { width: 100%; height: auto; }
+figcaption, .note { color: #444; font-size: .92em; }
+pre { background: #f3f3f3; padding: .8rem; overflow-x: auto; font-size: .85em; }
+@media print { body { max-width: none; margin: 0; } h2 { break-before: auto; } table, figure { break-inside: avoid; } }
+"""
+
+
+def signed(values: Mapping[int, float]) -> str:
+    """Return the mean of paired differences, its spread, and each seed's."""
+    if not values:
+        return NONE
+    each = list(values.values())
+    error = spread(each)
+    text = f"{sum(each) / len(each):+.2f}" + (f" ± {error:.2f}" if error is not None else "")
+    return text + (f" ({', '.join(f'{v:+.2f}' for v in each)})" if len(each) > 1 else "")
+
+
+def quality(row: Row) -> str:
+    """Return mean and spread."""
+    error = spread(list(row.quality.values()))
+    return f"{row.mean:.2f}" + (f" ± {error:.2f}" if error is not None else "")
+
+
+def percent(value: float | None) -> str:
+    """Return a share in percent."""
+    return NONE if value is None else f"{100 * value:.0f} %"
+
+
+Column = tuple[str, Callable[[Row], str]]
+
+
+def columns(unit: str) -> list[Column]:
+    """Return the main table's columns."""
+    return [
+        (f"{unit}, %", quality),
+        ("seeds", lambda row: str(len(row.quality))),
+        ("images", lambda row: f"{row.images:.0f}"),
+        ("budget", lambda row: percent(row.budget)),
+        ("wall, s", lambda row: f"{row.wall:.0f}"),
+        ("of full", lambda row: percent(row.wall_ratio)),
+        ("CPU, s", lambda row: f"{row.cpu:.0f}"),
+        ("of full", lambda row: percent(row.cpu_ratio)),
+    ]
+
+
+DIFFERENCES: list[Column] = [
+    (f"less {RANDOM}", lambda row: signed(row.to_random)),
+    (f"less {SHORT}", lambda row: signed(row.to_short)),
+]
+
+
+def kinds_of(rows: Sequence[Row]) -> list[str]:
+    """Return the kinds of samples that any row knows."""
+    return list(dict.fromkeys(kind for row in rows for kind in row.selection.get("kinds", {})))
+
+
+def selection_columns(rows: Sequence[Row]) -> list[Column]:
+    """Return the columns of what was selected."""
+
+    def share(key: str) -> Callable[[Row], str]:
+        return lambda row: percent(row.selection.get(key))
+
+    def kind(name: str) -> Callable[[Row], str]:
+        return lambda row: percent(row.selection.get("kinds", {}).get(name))
+
+    named = [(name, kind(name)) for name in kinds_of(rows)]
+    return [
+        ("seen at all", share("coverage")),
+        ("new a pass", share("turnover")),
+        ("top tenth", share("top_tenth")),
+        *named,
+    ]
+
+
+def table(caption: str, rows: Sequence[Row], shown: Sequence[Column], best: Sequence[Row] = ()) -> str:
+    """Return an HTML table, a row a strategy and ratio."""
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name, _ in shown)
+    body = []
+    for row in rows:
+        kind = " ".join(word for word, on in (("best", row in best), ("control", row.role != "selection")) if on)
+        cells = "".join(f"<td>{html.escape(cell(row))}</td>" for _, cell in shown)
+        body.append(f'<tr class="{kind}"><th scope="row">{html.escape(row.name)}</th>{cells}</tr>')
+    return (
+        f'<div class="scroll"><table><caption>{html.escape(caption)}</caption><thead><tr><th scope="col">strategy, '
+        f"ratio</th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def task_section(task: str, finished: Finished) -> str:
+    """Return a task's tables and plots."""
+    unit, rows = UNITS[task], rows_of(finished)
+    best = front(rows)
+    initial: dict[int, set[str]] = {}
+    for cell, result in finished:
+        initial.setdefault(cell.seed, set()).add(result["initial_weights"])
+    same = all(len(weights) == 1 for weights in initial.values())
+    parts = [
+        f"<h2>{task.capitalize()}</h2>",
+        table(f"{unit} and cost", rows, columns(unit), best),
+        table(f"Paired differences of {unit}", [row for row in rows if row.role != "full"], DIFFERENCES),
+        "<p class='note'>Mean ± sample standard deviation over seeds, which of so few is only a rough guide. ★: no "
+        "other row has both a smaller budget and a higher mean. Seconds are medians of whole processes, from start to "
+        "the last figure, with all our work; CPU seconds are what to compare on a machine that others use. Differences "
+        "are within a seed and a ratio, each seed's in brackets. Initial weights: "
+        f"{'the same' if same else 'NOT the same'} in all cells of a seed.</p>",
+        f"<figure>{quality_over_cost(rows, unit)}<figcaption>Quality over cost. Bars are the spread over seeds; the "
+        "grey line joins the rows marked ★.</figcaption></figure>",
+    ]
+    for ratio in sorted({row.ratio for row in rows if row.role != "full"}, reverse=True):
+        curves = learning_curves(rows, ratio)
+        if curves:
+            caption = f"Learning curves at ratio {ratio:g}, means over seeds."
+            parts.append(f"<figure>{curves}<figcaption>{caption}</figcaption></figure>")
+    selecting = [row for row in rows if row.selection]
+    if selecting:
+        parts.append(table("What was selected", selecting, selection_columns(selecting)))
+        parts.append(
+            "<p class='note'>Over the passes that select: share of the images that any of them selected; of a "
+            "selection, share that the one before did not hold; share of all picks that went to the most picked tenth "
+            "of images"
+            + ("; by kind, mean share of its images in a selection." if kinds_of(selecting) else ".")
+            + "</p>"
+        )
+    return "\n".join(parts)
+
+
+def page(title: str, text: str, command: str, finished: Finished, missing: Mapping[str, str]) -> str:
+    """Return the page.
+
+    Args:
+        title: its heading.
+        text: the YAML.
+        command: that makes it.
+        finished: cells with their results.
+        missing: name of a cell that is not finished -> why.
+    """
+    tasks = list(dict.fromkeys(cell.task for cell, _ in finished))
+    sections = [task_section(task, [(c, r) for c, r in finished if c.task == task]) for task in tasks]
+    if missing:
+        rows = "".join(
+            f'<tr><th scope="row">{html.escape(name)}</th><td style="text-align:left">{html.escape(why)}</td></tr>'
+            for name, why in missing.items()
+        )
+        sections.append(f'<h2>Not finished</h2><div class="scroll"><table><tbody>{rows}</tbody></table></div>')
+    machines = list({str(result["machine"]): result["machine"] for _, result in finished}.values())
+    versions = "".join(
+        "<table><caption>{}</caption><tbody>{}</tbody></table>".format(
+            "Versions and machine" if len(machines) == 1 else f"Machine {i}",
+            "".join(
+                f'<tr><th scope="row">{html.escape(k)}</th><td>{html.escape(str(v))}</td></tr>' for k, v in m.items()
+            ),
+        )
+        for i, m in enumerate(machines, 1)
+    )
+    when = max(
+        (result["finished"] for _, result in finished), default=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>
+<h1>{html.escape(title)}</h1>
+<p>{len(finished)} runs, the last finished on {when} UTC. <strong>full</strong> trains on all images for the whole
+schedule; <strong>{SHORT}</strong> on all images for as many images as the selections of that ratio get, its learning
+rate falling to the end; <strong>{RANDOM}</strong> on a new random selection each pass. A selection earns its keep
+above both.</p>
+{"".join(sections)}
+<h2>To repeat it</h2><pre>{html.escape(command)}</pre><pre>{html.escape(text)}</pre>
+<div class="scroll">{versions}</div>
+</body></html>
+"""
+
+
+def write_page(path: Path, content: str) -> None:
+    """Replace the page at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(content, encoding="utf-8")
+    os.replace(part, path)
+
+
+def print_tables(finished: Finished, console: Console) -> None:
+    """Print each task's table."""
+    for task in dict.fromkeys(cell.task for cell, _ in finished):
+        rows = rows_of([(cell, result) for cell, result in finished if cell.task == task])
+        unit = UNITS[task]
+        shown = [c for c in columns(unit) if c[0] not in ("wall, s", "CPU, s", "images")] + DIFFERENCES
+        shown += selection_columns(rows)[3:]
+        out = Table(title=task)
+        out.add_column("strategy, ratio")
+        heads = ["wall of full" if i == 3 else "CPU of full" if i == 4 else name for i, (name, _) in enumerate(shown)]
+        for head in heads:
+            out.add_column(head, justify="right")
+        for row in rows:
+            out.add_row(row.name, *(cell(row) for _, cell in shown))
+        console.print(out)
+
+
+def missing_cells(
+    cells: Sequence[Cell], result: Callable[[Cell], Any], failure: Callable[[Cell], Any]
+) -> dict[str, str]:
+    """Return name -> why, of cells without a result."""
+    why = {}
+    for cell in cells:
+        if result(cell) is None:
+            failed = failure(cell)
+            last = failed["tail"].strip().splitlines()[-1] if failed and failed["tail"].strip() else ""
+            why[cell.name] = f"failed with status {failed['status']}: {last}" if failed else "not run"
+    return why

@@ -1,0 +1,96 @@
+"""Quality over cost, and learning curves; readable without colour."""
+
+import io
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from det_seg_agent.compare.matrix import FULL, RANDOM, SHORT
+from det_seg_agent.compare.results import Row, front, spread
+
+MARKERS = "sDv^<>Pp*hX8d"
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)), (0, (3, 1)))
+GREYS = ("0.0", "0.45", "0.2", "0.6")
+FIXED = {FULL: "o", SHORT: "$s$", RANDOM: "x"}
+
+
+def styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Return label -> marker, line style and grey, the same in every plot of a task."""
+    labels = list(dict.fromkeys(row.label for row in rows))
+    free = iter(MARKERS * 3)
+    return {
+        label: {
+            "marker": FIXED.get(label) or next(free),
+            "linestyle": LINES[i % len(LINES)],
+            "color": GREYS[i % len(GREYS)],
+        }
+        for i, label in enumerate(labels)
+    }
+
+
+def svg(figure: Figure) -> str:
+    """Return a figure as an SVG element."""
+    FigureCanvasSVG(figure)
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _below(figure: Figure, ax: Axes) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    unique = dict(zip(labels, handles))
+    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+
+
+def quality_over_cost(rows: Sequence[Row], unit: str) -> str:
+    """Return an SVG: mean quality with its spread over seeds, over the budget; the Pareto front is a line."""
+    figure = Figure(figsize=(8.4, 4.9), layout="constrained")
+    ax = figure.subplots()
+    best = front(rows)
+    ax.plot([100 * row.budget for row in best], [row.mean for row in best], "-", color="0.75", lw=5, zorder=0)
+    style = styles(rows)
+    at: dict[float, list[Row]] = {}
+    for row in rows:
+        at.setdefault(round(row.budget, 2), []).append(row)
+    for row in rows:
+        near = at[round(row.budget, 2)]
+        shift = (near.index(row) - (len(near) - 1) / 2) * 0.9  # beside each other where budgets are the same
+        look = {**style[row.label], "linestyle": ""}
+        error = spread(list(row.quality.values()))
+        ax.errorbar(
+            100 * row.budget + shift, row.mean, yerr=error, ms=7, mfc="white" if row.role != "selection" else None,
+            capsize=3, elinewidth=0.8, label=row.label, **look,
+        )  # fmt: skip
+    ax.set(xlabel="images trained on, % of full training (side by side where equal)", ylabel=f"{unit}, %")
+    ax.grid(alpha=0.25)
+    _below(figure, ax)
+    return svg(figure)
+
+
+def learning_curves(rows: Sequence[Row], ratio: float) -> str | None:
+    """Return an SVG of the mean curve of each strategy at a ratio, and of full data; None without points."""
+    chosen = [row for row in rows if row.role == "full" or row.ratio == ratio]
+    figure = Figure(figsize=(8.4, 4.6), layout="constrained")
+    ax = figure.subplots()
+    style, name = styles(rows), ""
+    for row in chosen:
+        curves = [points for _, points in row.curves.values() if points]
+        if not curves:
+            continue
+        name = next(iter(row.curves.values()))[0]
+        steps = min(map(len, curves))
+        x = [statistics.fmean(points[i][0] for points in curves) for i in range(steps)]
+        y = [statistics.fmean(points[i][1] for points in curves) for i in range(steps)]
+        look = style[row.label]
+        ax.plot(x, y, ms=5, lw=1.2, markevery=max(1, steps // 8), label=row.label, **look)
+    if not name:
+        return None
+    ax.set(xlabel="images trained on", ylabel=name, xlim=(0, None))
+    ax.grid(alpha=0.25)
+    _below(figure, ax)
+    return svg(figure)
