@@ -14,7 +14,7 @@ import pytest
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.scenes import folder as folder_module
 from det_seg_agent.scenes import kinds, write_scenes
-from det_seg_agent.scenes.compose import TRAIN_SHARES, kinds_of
+from det_seg_agent.scenes.compose import TRAIN_SHARES, kinds_of, train_shares
 from det_seg_agent.scenes.labels import CATEGORIES, MIN_VISIBLE, polygons_of, spoil
 
 coco = pytest.importorskip("pycocotools.coco")
@@ -46,6 +46,11 @@ def test_shares_add_up(count: int) -> None:
     counts = Counter(kinds_of(TRAIN_SHARES, count))
     assert sum(counts.values()) == count
     assert all(abs(counts[kind] - share * count) < 1.0 for kind, share in TRAIN_SHARES.items())
+
+
+def test_more_wrong_labels_leave_the_other_kinds_in_proportion() -> None:
+    counts = Counter(kinds_of(train_shares(0.2), 900))
+    assert counts["mislabelled"] == 180 and counts["redundant"] == 280 and sum(counts.values()) == 900
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", TRAIN), ("val", VAL)])

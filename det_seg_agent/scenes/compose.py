@@ -29,9 +29,17 @@ def kinds_of(shares: dict[str, float], count: int) -> list[str]:
     return [kind for kind, number in counts.items() for _ in range(number)]
 
 
-def train_scenes(count: int, size: int, seed: int) -> list[tuple[str, Scene, Rng]]:
+def train_shares(mislabelled: float) -> dict[str, float]:
+    """Return the share of each kind; those with right labels keep their proportions."""
+    if mislabelled == TRAIN_SHARES["mislabelled"]:
+        return TRAIN_SHARES
+    scale = (1 - mislabelled) / (1 - TRAIN_SHARES["mislabelled"])
+    return {kind: mislabelled if kind == "mislabelled" else scale * share for kind, share in TRAIN_SHARES.items()}
+
+
+def train_scenes(count: int, size: int, seed: int, mislabelled: float) -> list[tuple[str, Scene, Rng]]:
     order = _rng(seed, "order")
-    names = [str(kind) for kind in order.permutation(kinds_of(TRAIN_SHARES, count))]
+    names = [str(kind) for kind in order.permutation(kinds_of(train_shares(mislabelled), count))]
     bases = [_base(size, _rng(seed, "bases", index)) for index in range(BASE_SCENES)]
     scenes: list[tuple[str, Scene, Rng]] = []
     copies = spoilt = 0

@@ -24,16 +24,23 @@ _ENTRIES = frozenset({MARKER, "annotations", "train", "val", "masks"})
 _JPEG_QUALITY = 92
 
 
-def write_scenes(folder: Path, train: int = 320, val: int = 80, size: int = 160, seed: int = 0) -> Path:
+def write_scenes(
+    folder: Path, train: int = 320, val: int = 80, size: int = 160, seed: int = 0, mislabelled: int = 10
+) -> Path:
     """Render the data set into ``folder`` and return it; a folder that already holds it is left alone.
 
-    Raises ``ConfigError`` for unusable arguments and for a folder that holds anything this function did not write.
+    ``mislabelled`` is the percentage of training images with wrong labels; the other kinds share the rest as they do
+    by default. Raises ``ConfigError`` for unusable arguments and for a folder that holds anything this function did not write.
     """
     for name, value, least in (("train", train, 1), ("val", val, 1), ("size", size, 64), ("seed", seed, 0)):
         if value < least:
             raise ConfigError(f"scenes: {name} is {value}; give {least} or more")
+    if not 0 <= mislabelled < 100:
+        raise ConfigError(f"scenes: mislabelled is {mislabelled}; give a percentage from 0 to 99")
     folder = Path(folder).expanduser().resolve()
     marker = {"format": _FORMAT, "train": int(train), "val": int(val), "size": int(size), "seed": int(seed)}
+    if mislabelled != 10:
+        marker["mislabelled"] = int(mislabelled)
     if _read_marker(folder) == marker:
         return folder
     _check_replaceable(folder)
@@ -41,7 +48,7 @@ def write_scenes(folder: Path, train: int = 320, val: int = 80, size: int = 160,
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         fresh = Path(scratch) / "fresh"
         fresh.mkdir()
-        _write_split(fresh, "train", train_scenes(train, size, seed), size)
+        _write_split(fresh, "train", train_scenes(train, size, seed, mislabelled / 100), size)
         _write_split(fresh, "val", val_scenes(val, size, seed), size)
         (fresh / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
         # Another process may have rendered the same set meanwhile, as the ranks of a distributed run do.
