@@ -30,7 +30,8 @@ def write_scenes(
     """Render the data set into ``folder`` and return it; a folder that already holds it is left alone.
 
     ``mislabelled`` is the percentage of training images with wrong labels; the other kinds share the rest as they do
-    by default. Raises ``ConfigError`` for unusable arguments and for a folder that holds anything this function did not write.
+    by default. Raises ``ConfigError`` for unusable arguments and for a folder that holds anything this function did not
+    write.
     """
     for name, value, least in (("train", train, 1), ("val", val, 1), ("size", size, 64), ("seed", seed, 0)):
         if value < least:
