@@ -65,6 +65,7 @@ def test_every_comparison_has_its_controls(config: Path) -> None:
         ({"host": {"epochs": 2, "optimizer": "auto"}}, "optimizer=auto"),
         ({"host": {"epochs": 2, "optimizer": "SGD", "seed": 3}}, "detection.host.seed"),
         ({"strategy": ["loss"]}, "Did you mean detection.strategies"),
+        ({"scenes": {"mislabeled": 20}}, "Did you mean detection.scenes.mislabelled"),
     ],
 )
 def test_a_wrong_yaml_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -75,6 +76,7 @@ def test_a_wrong_yaml_is_named(tmp_path: Path, change: dict[str, Any], message: 
 def result_of(cell: Cell, quality: float, images: int = 50, cpu: float = 10.0) -> dict[str, Any]:
     """Return what a finished cell leaves."""
     picks = {"coverage": 0.9, "turnover": 0.5, "top_tenth": 0.2, "kinds": {"easy": 0.4, "hard": 0.6}}
+    picks["thirds"] = {"easy": [0.5, 0.3], "hard": [0.5, 0.7]}
     return {
         "quality": quality, "images": images, "full_images": 100, "wall_s": 2 * cpu, "cpu_s": cpu,
         "curve": {"name": "mIoU, %", "points": [[10, 1.0], [images, quality]]}, "initial_weights": "w",
@@ -103,6 +105,14 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     assert [row.name for row in front(rows)] == ["loss 0.5", "full"]
 
 
+def test_nothing_finished_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write(tmp_path / "c.yaml", scenes={**SCENES, "mislabelled": 200})
+    assert main([str(config), "--folder", str(tmp_path / "out"), "--page-only"]) == 2
+    assert "no cell is finished" in capsys.readouterr().err
+    assert main([str(config), "--folder", str(tmp_path / "out")]) == 2
+    assert "mislabelled is 200" in capsys.readouterr().err
+
+
 def test_a_seed_without_its_own_full_run_is_compared_with_the_others(tmp_path: Path) -> None:
     done = [(c, r) for c, r in finished_of(tmp_path) if not (c.role == "full" and c.seed == 1)]
     loss: Row = rows_of(done)[3]
@@ -114,7 +124,7 @@ def test_the_page_holds_every_number_and_nothing_from_elsewhere(tmp_path: Path) 
     text = page("A <title>", "yaml: here", "python tools/compare.py c.yaml", done, {"detection x": "failed"})
     for piece in ("A &lt;title&gt;", "36.00 ± 1.41", "+2.00 ± 1.41 (+3.00, +1.00)", "+5.50", "55 %", "yaml: here"):
         assert piece in text
-    assert "loss 0.5" in text and "hard" in text and "60 %" in text and "detection x" in text
+    assert "loss 0.5" in text and "hard" in text and "60 % (50, 70)" in text and "detection x" in text
     assert text.count("<svg") == 2 and "<script" not in text
     assert not re.findall(r"(?:src|href)=\"(?!#)", re.sub(r"xmlns\S*", "", text)), "nothing is loaded from elsewhere"
 
@@ -126,7 +136,7 @@ def test_cells_run_are_kept_and_run_again_when_they_change(tmp_path: Path, capsy
     assert main([*words, "--only", "loss"]) == 0
     first = next(folder.glob("detection-loss*/result.json"))
     stamp = first.stat().st_mtime_ns
-    assert "estimate" not in capsys.readouterr().err
+    assert "the others take about" in capsys.readouterr().out
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "1 of 4 cells are finished; the others take about" in out and first.stat().st_mtime_ns == stamp

@@ -32,8 +32,8 @@ def main(arguments: list[str]) -> int:
     step, folder = arguments[0], Path(arguments[1])
     warnings.filterwarnings("ignore")  # the hosts' own deprecations
     cell = Cell(**json.loads((folder / "cell.json").read_text(encoding="utf-8")))
-    adapter = _Detection(cell, folder) if cell.task == "detection" else _Segmentation(cell, folder)
     try:
+        adapter = _Detection(cell, folder) if cell.task == "detection" else _Segmentation(cell, folder)
         if step == "prepare":
             adapter.prepare()
             return 0

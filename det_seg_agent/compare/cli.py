@@ -32,10 +32,9 @@ def arguments_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return 0, 1 where a cell failed, or 2 for input that cannot work."""
-    given = sys.argv[1:] if arguments is None else arguments
-    options = arguments_parser().parse_args(given)
+    options = arguments_parser().parse_args(arguments)
     try:
-        return compare(options, given)
+        return compare(options)
     except AgentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -44,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def compare(options: argparse.Namespace, given: list[str]) -> int:
+def compare(options: argparse.Namespace) -> int:
     """Do what the options say."""
     if options.jobs < 1:
         raise ConfigError(f"--jobs {options.jobs}: at least 1.")
@@ -64,14 +63,25 @@ def compare(options: argparse.Namespace, given: list[str]) -> int:
             failed = train(wanted, cells, runner, console)
     finally:  # also of what is there when this is stopped
         finished = [(cell, result) for cell in cells if (result := runner.result(cell)) is not None]
-        if finished:
+        if finished or not options.page_only:
             missing = missing_cells(cells, runner.result, runner.failure)
             text = options.config.read_text(encoding="utf-8")
-            command = " ".join(["python tools/compare.py", *given])
+            command = again(options)
             write_page(folder / "index.html", page(comparison.title, text, command, finished, missing))
             print_tables(finished, Console(width=max(160, console.width)))
             console.print(f"page: {folder / 'index.html'}", highlight=False)
+    if not finished and options.page_only:
+        raise ConfigError(f"{folder}: no cell is finished, so that there is nothing to show; run without --page-only.")
     return 1 if failed else 0
+
+
+def again(options: argparse.Namespace) -> str:
+    """Return the command that runs the whole comparison."""
+    words = (
+        ["python tools/compare.py", str(options.config)] if options.config != SCENES else ["python tools/compare.py"]
+    )
+    words += ["--data", options.data] if options.data else []
+    return " ".join([*words, *(["--jobs", str(options.jobs)] if options.jobs > 1 else [])])
 
 
 def train(wanted: list[Cell], cells: list[Cell], runner: Runner, console: Console) -> list[Cell]:

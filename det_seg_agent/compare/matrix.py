@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from det_seg_agent import __version__
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.schedule import Schedule
-from det_seg_agent.settings import Settings, parse
+from det_seg_agent.settings import Settings, parse, unknown_key
 from det_seg_agent.strategies import strategy_class
 
 FULL, SHORT, RANDOM = "full", "full, shorter", "random"
@@ -23,6 +23,7 @@ OURS = {
     "detection": ("project", "name", "exist_ok", "seed", "data", "resume", "mode", "task"),
     "segmentation": ("work_dir", "randomness.seed", "randomness", "experiment_name", "visualizer.name", "resume"),
 }
+SCENES = ("train", "val", "size", "seed", "mislabelled")  # what `write_scenes` takes
 MANY = 1_000_000  # samples at which a selection's rounding to whole samples no longer counts
 
 
@@ -32,7 +33,9 @@ class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: str | None = Field(None, description="'scenes' for the embedded data, or a path; --data gives one that lacks")
-    scenes: dict[str, int] = Field(default_factory=dict, description="train, val, size, seed of the embedded scenes")
+    scenes: dict[str, int] = Field(
+        default_factory=dict, description="train, val, size, seed, mislabelled of the scenes"
+    )
     host: dict[str, Any] = Field(default_factory=dict, description="settings of the host, a mapping")
     agent: dict[str, Any] = Field(default_factory=dict, description="settings of ours for all, such as schedule")
     strategies: list[Any] = Field(description="names, or mappings with label and settings of ours", min_length=1)
@@ -165,6 +168,9 @@ def expand(task: str, block: Block, folder: Path, data: str | None) -> list[Cell
         if key in block.host:
             raise ConfigError(f"{task}.host.{key}: it follows from the matrix; remove it.")
     if shared["data"] == "scenes":
+        for key in block.scenes:
+            if key not in SCENES:
+                raise ConfigError(unknown_key(f"{task}.scenes.{key}", [f"{task}.scenes.{name}" for name in SCENES]))
         shared["scenes"] = dict(block.scenes)
     if isinstance(block, Segmentation):
         config = (folder / block.config).resolve()

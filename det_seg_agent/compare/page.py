@@ -27,6 +27,7 @@ th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right
 thead th { border-bottom: 2px solid #111; vertical-align: bottom; } th[scope=row], th:first-child { text-align: left; }
 tr.best th[scope=row]::after { content: " \\2605"; } tr.control td, tr.control th { background: #f3f3f3; }
 figure { margin: 1rem 0; } figure svg { width: 100%; height: auto; }
+figure { overflow-x: auto; } figure svg { min-width: 36rem; }
 figcaption, .note { color: #444; font-size: .92em; }
 pre { background: #f3f3f3; padding: .8rem; overflow-x: auto; font-size: .85em; }
 @media print { body { max-width: none; margin: 0; } h2 { break-before: auto; } table, figure { break-inside: avoid; } }
@@ -61,7 +62,7 @@ def columns(unit: str) -> list[Column]:
     """Return the main table's columns."""
     return [
         (f"{unit}, %", quality),
-        ("seeds", lambda row: str(len(row.quality))),
+        ("seeds", lambda row: ", ".join(map(str, row.quality))),
         ("images", lambda row: f"{row.images:.0f}"),
         ("budget", lambda row: percent(row.budget)),
         ("wall, s", lambda row: f"{row.wall:.0f}"),
@@ -82,6 +83,13 @@ def kinds_of(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(kind for row in rows for kind in row.selection.get("kinds", {})))
 
 
+def by_kind(row: Row, kind: str) -> str:
+    """Return a kind's mean share, and its shares in the first and the last third of the selecting passes."""
+    kinds, thirds = row.selection.get("kinds", {}), row.selection.get("thirds", {})
+    text = percent(kinds.get(kind))
+    return f"{text} ({100 * thirds[kind][0]:.0f}, {100 * thirds[kind][1]:.0f})" if kind in thirds else text
+
+
 def selection_columns(rows: Sequence[Row]) -> list[Column]:
     """Return the columns of what was selected."""
 
@@ -89,7 +97,7 @@ def selection_columns(rows: Sequence[Row]) -> list[Column]:
         return lambda row: percent(row.selection.get(key))
 
     def kind(name: str) -> Callable[[Row], str]:
-        return lambda row: percent(row.selection.get("kinds", {}).get(name))
+        return lambda row: by_kind(row, name)
 
     named = [(name, kind(name)) for name in kinds_of(rows)]
     return [
@@ -126,10 +134,12 @@ def task_section(task: str, finished: Finished) -> str:
         f"<h2>{task.capitalize()}</h2>",
         table(f"{unit} and cost", rows, columns(unit), best),
         table(f"Paired differences of {unit}", [row for row in rows if row.role != "full"], DIFFERENCES),
-        "<p class='note'>Mean ± sample standard deviation over seeds, which of so few is only a rough guide. ★: no "
-        "other row has both a smaller budget and a higher mean. Seconds are medians of whole processes, from start to "
-        "the last figure, with all our work; CPU seconds are what to compare on a machine that others use. Differences "
-        "are within a seed and a ratio, each seed's in brackets. Initial weights: "
+        "<p class='note'>Mean ± sample standard deviation over seeds, which of so few is only a rough guide; "
+        "means over different seeds do not compare, so look at the differences, which are within a seed and a ratio, "
+        "each seed's in brackets. ★: no other row has at least this mean for no larger budget. Seconds are medians of "
+        "whole processes, from start to the last figure, with all our work; CPU seconds are what to compare on a "
+        "machine that others use. A seed without a full run of its own is set against those of the others. Initial "
+        "weights: "
         f"{'the same' if same else 'NOT the same'} in all cells of a seed.</p>",
         f"<figure>{quality_over_cost(rows, unit)}<figcaption>Quality over cost. Bars are the spread over seeds; the "
         "grey line joins the rows marked ★.</figcaption></figure>",
@@ -138,7 +148,11 @@ def task_section(task: str, finished: Finished) -> str:
         curves = learning_curves(rows, ratio)
         if curves:
             caption = f"Learning curves at ratio {ratio:g}, means over seeds."
-            parts.append(f"<figure>{curves}<figcaption>{caption}</figcaption></figure>")
+            if "loss" in curves[1]:
+                caption += (
+                    " The loss is that of the images trained on, which the strategies choose: it does not rank them."
+                )
+            parts.append(f"<figure>{curves[0]}<figcaption>{caption}</figcaption></figure>")
     selecting = [row for row in rows if row.selection]
     if selecting:
         parts.append(table("What was selected", selecting, selection_columns(selecting)))
@@ -146,7 +160,12 @@ def task_section(task: str, finished: Finished) -> str:
             "<p class='note'>Over the passes that select: share of the images that any of them selected; of a "
             "selection, share that the one before did not hold; share of all picks that went to the most picked tenth "
             "of images"
-            + ("; by kind, mean share of its images in a selection." if kinds_of(selecting) else ".")
+            + (
+                "; by kind, mean share of its images in a selection, and in brackets that of the first and the last "
+                "third of those passes."
+                if kinds_of(selecting)
+                else "."
+            )
             + "</p>"
         )
     return "\n".join(parts)
@@ -169,7 +188,11 @@ def page(title: str, text: str, command: str, finished: Finished, missing: Mappi
             f'<tr><th scope="row">{html.escape(name)}</th><td style="text-align:left">{html.escape(why)}</td></tr>'
             for name, why in missing.items()
         )
-        sections.append(f'<h2>Not finished</h2><div class="scroll"><table><tbody>{rows}</tbody></table></div>')
+        head = '<thead><tr><th scope="col">cell</th><th scope="col">state</th></tr></thead>'
+        caption = "<caption>Cells without a result when the page was made</caption>"
+        sections.append(
+            f'<h2>Not finished</h2><div class="scroll"><table>{caption}{head}<tbody>{rows}</tbody></table></div>'
+        )
     machines = list({str(result["machine"]): result["machine"] for _, result in finished}.values())
     versions = "".join(
         "<table><caption>{}</caption><tbody>{}</tbody></table>".format(
@@ -188,9 +211,9 @@ def page(title: str, text: str, command: str, finished: Finished, missing: Mappi
 <title>{html.escape(title)}</title><style>{STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
 <p>{len(finished)} runs, the last finished on {when} UTC. <strong>full</strong> trains on all images for the whole
-schedule; <strong>{SHORT}</strong> on all images for as many images as the selections of that ratio get, its learning
-rate falling to the end; <strong>{RANDOM}</strong> on a new random selection each pass. A selection earns its keep
-above both.</p>
+schedule; <strong>{SHORT}</strong> on all images for as many images as the selections of that ratio get (in whole
+epochs), its learning rate falling to the end; <strong>{RANDOM}</strong> on a new random selection each pass. A
+selection earns its keep above both.</p>
 {"".join(sections)}
 <h2>To repeat it</h2><pre>{html.escape(command)}</pre><pre>{html.escape(text)}</pre>
 <div class="scroll">{versions}</div>

@@ -1,10 +1,14 @@
 """Quality over cost, and learning curves; readable without colour."""
 
+import html
 import io
+import re
 import statistics
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -32,13 +36,17 @@ def styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     }
 
 
-def svg(figure: Figure) -> str:
-    """Return a figure as an SVG element."""
+def svg(figure: Figure, label: str) -> str:
+    """Return a figure as an SVG element that reads as `label`; its ids are its own on a page."""
     FigureCanvasSVG(figure)
     out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    with rc_context({"svg.hashsalt": label}):
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
-    return text[text.index("<svg") :]
+    text = text[text.index("<svg") :]
+    mine = f"f{zlib.crc32(label.encode()):x}-"
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{mine}", text)
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
 
 
 def _below(figure: Figure, ax: Axes) -> None:
@@ -52,28 +60,30 @@ def quality_over_cost(rows: Sequence[Row], unit: str) -> str:
     figure = Figure(figsize=(8.4, 4.9), layout="constrained")
     ax = figure.subplots()
     best = front(rows)
-    ax.plot([100 * row.budget for row in best], [row.mean for row in best], "-", color="0.75", lw=5, zorder=0)
     style = styles(rows)
     at: dict[float, list[Row]] = {}
     for row in rows:
         at.setdefault(round(row.budget, 2), []).append(row)
+    place = {}
     for row in rows:
         near = at[round(row.budget, 2)]
-        shift = (near.index(row) - (len(near) - 1) / 2) * 0.9  # beside each other where budgets are the same
+        place[row.name] = 100 * row.budget + (near.index(row) - (len(near) - 1) / 2) * 0.6  # beside each other
+    ax.plot([place[row.name] for row in best], [row.mean for row in best], "-", color="0.75", lw=5, zorder=0)
+    for row in rows:
         look = {**style[row.label], "linestyle": ""}
         error = spread(list(row.quality.values()))
         ax.errorbar(
-            100 * row.budget + shift, row.mean, yerr=error, ms=7, mfc="white" if row.role != "selection" else None,
+            place[row.name], row.mean, yerr=error, ms=7, mfc="white" if row.role != "selection" else None,
             capsize=3, elinewidth=0.8, label=row.label, **look,
         )  # fmt: skip
     ax.set(xlabel="images trained on, % of full training (side by side where equal)", ylabel=f"{unit}, %")
     ax.grid(alpha=0.25)
     _below(figure, ax)
-    return svg(figure)
+    return svg(figure, f"{unit} over the images trained on")
 
 
-def learning_curves(rows: Sequence[Row], ratio: float) -> str | None:
-    """Return an SVG of the mean curve of each strategy at a ratio, and of full data; None without points."""
+def learning_curves(rows: Sequence[Row], ratio: float) -> tuple[str, str] | None:
+    """Return an SVG of the mean curve of each strategy at a ratio and of full data, and what it shows; or None."""
     chosen = [row for row in rows if row.role == "full" or row.ratio == ratio]
     figure = Figure(figsize=(8.4, 4.6), layout="constrained")
     ax = figure.subplots()
@@ -93,4 +103,4 @@ def learning_curves(rows: Sequence[Row], ratio: float) -> str | None:
     ax.set(xlabel="images trained on", ylabel=name, xlim=(0, None))
     ax.grid(alpha=0.25)
     _below(figure, ax)
-    return svg(figure)
+    return svg(figure, f"{name} over images, ratio {ratio:g}"), name

@@ -114,6 +114,8 @@ def _selection(results: list[Mapping[str, Any]]) -> dict[str, Any]:
         if (values := [f[key] for f in figures if f.get(key) is not None])
     }
     kinds = list(dict.fromkeys(kind for f in figures for kind in f["kinds"]))
+    over = [f["thirds"] for f in figures if f.get("thirds")]
+    means["thirds"] = {k: [statistics.fmean(o[k][i] for o in over) for i in (0, 1)] for k in (over[0] if over else ())}
     means["kinds"] = {kind: statistics.fmean(f["kinds"][kind] for f in figures if kind in f["kinds"]) for kind in kinds}
     return means
 
