@@ -26,13 +26,19 @@ def train_seg() -> int:
     return guarded(lambda: importlib.import_module("det_seg_agent.seg.cli").main())
 
 
-def guarded(work: Callable[[], int | None]) -> int:
-    """Return what `work` returns, 0 for None; or 2 and the message on stderr for input that cannot work."""
+def guarded(work: Callable[[], int | None], stopped: str = "stopped") -> int:
+    """Return what `work` returns, 0 for None; or 2 and the message on stderr for input that cannot work.
+
+    After Ctrl-C `stopped` goes to stderr, and the status is 130, as the shell has it.
+    """
     try:
         return work() or 0
     except AgentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        return 130
 
 
 @contextlib.contextmanager

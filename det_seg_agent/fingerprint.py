@@ -1,7 +1,11 @@
 """Which images a score table is of, so that a resume on other ones is refused."""
 
 import os
+import zlib
 from collections.abc import Sequence
+
+import torch
+from torch import Tensor
 
 from det_seg_agent.errors import StateError
 
@@ -14,6 +18,20 @@ def relative(files: Sequence[str]) -> list[str]:
     paths = [file.replace(os.sep, "/") for file in files]
     shared = os.path.commonprefix(paths)  # noqa: RUF071  (paths may be URLs, and it is cut at a slash)
     return [path[shared.rfind("/") + 1 :] for path in paths]
+
+
+def packed(names: Sequence[str] | None) -> Tensor | None:
+    """Return names as one compressed uint8 tensor for a saved state, a few bytes each; None for None."""
+    return (
+        None
+        if names is None
+        else torch.frombuffer(bytearray(zlib.compress("\0".join(names).encode())), dtype=torch.uint8)
+    )
+
+
+def unpacked(names: Tensor | None) -> list[str] | None:
+    """Return what `packed` was given."""
+    return None if names is None else zlib.decompress(names.numpy().tobytes()).decode().split("\0")
 
 
 def refuse_other_samples(then: Sequence[str] | None, now: Sequence[str] | None) -> None:

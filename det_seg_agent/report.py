@@ -105,6 +105,11 @@ class Report:
         with self._optional(self.folder, "the contact sheets"):
             contact_sheets(self.files, table.selected, len(history), table.score, self.folder)
 
+    def write_metrics(self, figures: dict[str, Any]) -> None:
+        """Write `metrics.json`."""
+        with self._optional(self.folder, "metrics.json"):
+            write_json(self.folder / "metrics.json", figures)
+
     @contextmanager
     def _optional(self, path: Path, what: str, loss: str = "it is missing or old") -> Iterator[None]:
         """Let a run go on without what only shows it, as on a full disk, and tell the user once of each."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from det_seg_agent.distributed import gather_objects, gather_signals
 from det_seg_agent.errors import ConfigError, StateError
 from det_seg_agent.features import Projector
-from det_seg_agent.fingerprint import refuse_other_samples, relative
+from det_seg_agent.fingerprint import packed, refuse_other_samples, relative, unpacked
 from det_seg_agent.sampler import SelectionSampler
 from det_seg_agent.schedule import is_full
 from det_seg_agent.settings import Settings, parse
@@ -192,7 +192,7 @@ class Selector:
             "settings": self.settings.model_dump(),
             "total_passes": self.total_passes,
             "pass_index": self.pass_index,
-            "samples": self.samples,
+            "samples": packed(self.samples),
             "table": self.table.state_dict(),
             "strategy": self.strategy.state_dict(),
             "in_features": self.buffer.projector.in_features,
@@ -222,7 +222,7 @@ class Selector:
                 f"the saved state is of strategy {saved!r}, this run has {self.settings.strategy!r}. Resume with "
                 f"agent.strategy={saved}, or start a new run."
             )
-        refuse_other_samples(state.get("samples"), self.samples)
+        refuse_other_samples(unpacked(state.get("samples")), self.samples)
         self.table.load_state_dict(state["table"])
         self.strategy.load_state_dict(state["strategy"])
         self.buffer.projector.in_features = state["in_features"]

@@ -14,6 +14,7 @@ from det_seg_agent import Selector
 from det_seg_agent.det.settings import VARIABLE, DetSettings, from_environment, in_environment
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.features import Projector
+from det_seg_agent.fingerprint import unpacked
 from det_seg_agent.trace import read
 
 SCRIPT = str(Path(__file__).with_name("ddp_det.py"))
@@ -72,7 +73,7 @@ def check_ranks(ranks: list[dict[str, Any]], folder: Path) -> None:
 def one_process(ranks: list[dict[str, Any]]) -> Selector:
     """Return a selector that one process fed with the signals of all ranks, a mini-batch of all at a time."""
     selector = Selector(48, 4, DetSettings(**ranks[0]["settings"]), samples=None)
-    selector.samples = ranks[0]["state"]["samples"]
+    selector.samples = unpacked(ranks[0]["state"]["samples"])
     project = Projector(selector.strategy.feature_dim, selector.settings.seed or 0)
     for p, chosen in enumerate(ranks[0]["selections"]):
         assert torch.equal(selector.begin_pass(p).indices, chosen), "two processes select what one does"

@@ -88,8 +88,6 @@ def file(root: Path) -> Path:
     return root / "way"
 
 
-ENC = "type='EncHead', in_channels=[16, 32, 64, 128], in_index=(0, 1, 2, 3), channels=32, num_codes=4, num_classes=5"
-FCN = "type='FCNHead', in_channels=128, in_index=3, channels=16, num_convs=1, num_classes=5"
 COLOURS = Image.new("RGB", (64, 64), "red")
 WIDE = Image.fromarray(np.full((64, 64), 300, np.uint16))
 
@@ -124,12 +122,12 @@ BAD: dict[str, tuple[Callable[[Path], Words], str]] = {
     "unknown head": (lambda r: {"model.decode_head.type": "NoHead"}, "NoHead is not in the mmseg::model registry"),
     "segmentor that gives no signals": (
         lambda r: config(
-            r, f"model = dict(type='CascadeEncoderDecoder', num_stages=1, decode_head=[dict({FCN})])"
+            r, "model = dict(type='DepthEstimator')"
         ),
-        "CascadeEncoderDecoder",
+        "type='DepthEstimator'",
     ),
     "head that gives no signals": (
-        lambda r: config(r, f"model = dict(decode_head=dict(_delete_=True, {ENC}))"), "type='EncHead' is not supported",
+        lambda r: config(r, "model = dict(decode_head=dict(type='PointHead'))"), "type='PointHead' is not supported",
     ),
     "data_root not there": (lambda r: {f"{DATA}.data_root": r / "none"}, "train_dataloader: .*none/train"),
     "no images of that suffix": (lambda r: {f"{DATA}.img_suffix": ".bmp"}, "train_dataloader: .*Check .*img_suffix"),

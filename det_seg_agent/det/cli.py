@@ -134,7 +134,6 @@ def train(
     from det_seg_agent.det.coco import prepare_data, read_json
     from det_seg_agent.det.settings import DetSettings
     from det_seg_agent.det.trainers import trainer_for
-    from det_seg_agent.report import write_json
     from det_seg_agent.strategies import strategy_class
 
     settings = parse(DetSettings, agent, "agent.")
@@ -170,7 +169,7 @@ def train(
     YAML.save(trainer.save_dir / "agent.yaml", trainer.agent_settings.model_dump())
     result = {**judge(trainer, settings.val_json), **trainer.report.result(wall)}
     print(trainer.report.closing(wall))
-    write_json(trainer.save_dir / "metrics.json", result)
+    trainer.report.write_metrics(result)
     return result
 
 
@@ -243,7 +242,7 @@ def has_begun(model: Any) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, or 2 for input that cannot work."""
+    """Run the command line; return the exit status: 0, 2 for input that cannot work, 130 after Ctrl-C."""
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE)
@@ -252,4 +251,4 @@ def main(arguments: list[str] | None = None) -> int:
     def work() -> None:
         train(*parse_arguments(words))
 
-    return guarded(work)
+    return guarded(work, "stopped; resume=RUN/weights/last.pt goes on from the last whole epoch")

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +88,9 @@ def train(options: argparse.Namespace) -> Any:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status: 0, 2 for input that cannot work, 130 after Ctrl-C."""
 
-    def work() -> int:
+    def work() -> None:
         options = arguments_parser().parse_args(arguments)
         os.environ.setdefault("LOCAL_RANK", str(options.local_rank))
-        try:
-            train(options)
-        except KeyboardInterrupt:
-            print("stopped; --resume goes on from the latest checkpoint in the work dir", file=sys.stderr)
-            return 130
-        return 0
+        train(options)
 
-    return guarded(work)
+    return guarded(work, "stopped; --resume goes on from the latest checkpoint in the work dir")

@@ -11,7 +11,7 @@ from mmengine.registry import HOOKS
 
 from det_seg_agent.distributed import gather_objects
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.report import Report, write_json
+from det_seg_agent.report import Report
 from det_seg_agent.seeding import random_state, set_random_state
 from det_seg_agent.seg.checkpoints import bare, checkpoint_due, choose_checkpoint, write_whole
 from det_seg_agent.seg.checks import refuse_trained, settings_of
@@ -241,7 +241,7 @@ class AgentHook(Hook):
             self.report.finish()
             wall = time.time() - self._started
             figures = {"iou": self._figures.last, **self.report.result(wall), "processes": get_world_size()}
-            write_json(Path(runner.work_dir) / "metrics.json", figures)
+            self.report.write_metrics(figures)
             runner.logger.info(self.report.closing(wall))
 
     # Validation -------------------------------------------------------------------------------------------------------
