@@ -154,7 +154,10 @@ BAD: dict[str, tuple[Callable[[Path, Path], Words], str]] = {
     "config with agent: 5": (lambda r, s: {"--config": file(r, "c.yaml", "agent: 5")}, "agent=5 is not a mapping"),
     "model not there": (lambda r, s: {"model": r / "none.pt"}, "model=.*none.pt: .*No such file"),
     "model file broken": (lambda r, s: {"model": file(r, "w.pt", "x")}, "model=.*w.pt: .*truncated or corrupted"),
-    "model that gives no signals": (lambda r, s: {"model": "yolov8s-world.yaml"}, "head WorldDetect is not supported: .*text prompts"),
+    "model that gives no signals": (
+        lambda r, s: {"model": "yolov8s-world.yaml"},
+        "head WorldDetect is not supported: .*text prompts",
+    ),
     "imgsz 'big'": (lambda r, s: {"imgsz": "big"}, "'imgsz=big' is not a valid image size"),
     "epochs 0": (lambda r, s: {"epochs": 0}, "'epochs=0' is an invalid value"),
     "batch 'big'": (lambda r, s: {"batch": "big"}, "'batch=big' is of invalid type"),

@@ -1,6 +1,7 @@
 """The command line of comparisons."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def arguments_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return 0, 1 where a cell failed, or 2 for input that cannot work."""
     options = arguments_parser().parse_args(arguments)
+    # else cells would go on alone
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         return compare(options)
     except AgentError as error:
@@ -41,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; finished cells are kept, and the same command goes on with the others", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def compare(options: argparse.Namespace) -> int:

@@ -136,10 +136,10 @@ def task_section(task: str, finished: Finished) -> str:
         table(f"Paired differences of {unit}", [row for row in rows if row.role != "full"], DIFFERENCES),
         "<p class='note'>Mean ± sample standard deviation over seeds, which of so few is only a rough guide; "
         "means over different seeds do not compare, so look at the differences, which are within a seed and a ratio, "
-        "each seed's in brackets. ★: no other row has at least this mean for no larger budget. Seconds are medians of "
-        "whole processes, from start to the last figure, with all our work; CPU seconds are what to compare on a "
-        "machine that others use. A seed without a full run of its own is set against those of the others. Initial "
-        "weights: "
+        "each seed's in brackets. ★: of the rows with the most seeds, no other has at least this mean for no larger "
+        "budget. Seconds are medians of whole processes, from start to the last figure, with all our work; CPU seconds "
+        "are what to compare on a machine that others use. A seed without a full run of its own is set against those "
+        "of the others. Initial weights: "
         f"{'the same' if same else 'NOT the same'} in all cells of a seed.</p>",
         f"<figure>{quality_over_cost(rows, unit)}<figcaption>Quality over cost. Bars are the spread over seeds; the "
         "grey line joins the rows marked ★.</figcaption></figure>",

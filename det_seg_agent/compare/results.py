@@ -121,9 +121,14 @@ def _selection(results: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def front(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that no other beats in both budget and mean quality, by rising budget."""
+    """Return the rows that no other of the same seeds beats in budget and mean quality, by rising budget.
+
+    Means over different seeds do not compare: of the sets of seeds the largest counts.
+    """
+    most = max((tuple(row.quality) for row in rows), key=len, default=())
+    alike = [row for row in rows if tuple(row.quality) == most]
     best: list[Row] = []
-    for row in sorted(rows, key=lambda row: (row.budget, -row.mean)):
+    for row in sorted(alike, key=lambda row: (row.budget, -row.mean)):
         if not best or row.mean > best[-1].mean:
             best.append(row)
     return best
