@@ -367,3 +367,17 @@ def test_the_documented_table_is_what_the_code_says() -> None:
     assert all(getattr(trainers, name) is cls for name, cls in trainers.TRAINERS.items())
     for name in trainers.TRAINERS:
         assert f"`{name}`" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("yolov8n-obb", "agent.strategy=afss"), ("yolov8n-cls", "insufficiency")]
+)
+def test_what_needs_sufficiency_is_refused_where_none_is_told(
+    name: str, settings: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [settings if "=" in settings else f"agent.options.difficulty={settings}"]
+    task = "obb" if "obb" in name else "classify"
+    words += [f"model={write_head(tmp_path, name)}", f"data={write_data(scenes, task, tmp_path)}", "epochs=1"]
+    words += [f"{key}={value}" for key, value in {**TINY, "project": tmp_path, "name": "run"}.items()]
+    assert main(words) == 2
+    assert "needs the sufficiency of images" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from ultralytics.utils.tal import RotatedTaskAlignedAssigner
 
 from det_seg_agent.det.measures import FeatureTap
 from det_seg_agent.det.splits import split_of
@@ -72,6 +73,11 @@ class SignalCriterion:
             with torch.no_grad():
                 self._emit(preds, batch, own)
         return out
+
+    @property
+    def tells_sufficiency(self) -> bool:
+        """Whether images get a sufficiency: there are upright boxes that an assigner gives targets to."""
+        return self.sufficiency is not None and not isinstance(self.split.scored.assigner, RotatedTaskAlignedAssigner)
 
     def parts(self) -> Tensor:
         """Return (B, K) float32: each image's part of every loss item; column sums are the loss items."""

@@ -36,6 +36,7 @@ class Afss(Strategy):
 
     Options: ClassVar[type[BaseModel]] = AfssOptions
     options: AfssOptions
+    needs_sufficiency = True
 
     def select(self, request: Request) -> Selection:
         """Return exactly `count` samples.

@@ -117,6 +117,7 @@ class Agent(Strategy):
             self.options = AgentOptions(**{**PAPER, **given})
         self.feature_dim = self.options.feature_dim
         self.weighs = self.options.inverse_ratio_loss
+        self.needs_sufficiency = self.options.difficulty == "insufficiency"
         self.store = FeatureStore(len(table) if self.options.fresh_scores else 0)
         self.levels = Levels(len(table), self.options.memory)
         self.due = torch.zeros(len(table) if self.options.pick == "rate" else 0)

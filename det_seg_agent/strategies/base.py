@@ -59,6 +59,7 @@ class Strategy(ABC):
     selects_all: ClassVar[bool] = False
     feature_dim: int | None = 1
     weighs: bool = False  # whether its selections have weights
+    needs_sufficiency: bool = False  # whether it cannot do without that signal
 
     def __init__(self, table: ScoreTable, seed: int, options: Any, preset: str = "default"):
         self.table, self.seed, self.options, self.preset = table, seed, options, preset
