@@ -16,6 +16,7 @@ import kill_det
 import pytest
 import torch
 from det_runs import fit, write_model
+from same import equal
 from ultralytics import YOLO
 
 from det_seg_agent import ConfigError, Selector, StateError
@@ -26,17 +27,6 @@ from det_seg_agent.trace import read
 MOMENTS = {"batch": 18, "last": 3, "state": 6, "trace": 4, "replace": 17, "replaced": 17}
 RUN = {"epochs": 4, "nbs": 8, "warmup_epochs": 0, "optimizer": "SGD", "val": False}
 TRAINER = AgentDetectionTrainer.configured(ratio=0.4, final_full=0)
-
-
-def equal(one: Any, other: Any) -> bool:
-    """Return whether two states are the same; NaN equals NaN."""
-    if isinstance(one, torch.Tensor):
-        return one.shape == other.shape and torch.equal(one.double().nan_to_num(-7.0), other.double().nan_to_num(-7.0))
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return bool(one == other) or (one != one and other != other)
 
 
 @pytest.fixture(scope="module")

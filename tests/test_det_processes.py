@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from det_runs import TINY, write_model
+from same import equal
 
 from det_seg_agent import Selector
 from det_seg_agent.det.settings import VARIABLE, DetSettings, from_environment, in_environment
@@ -32,17 +33,6 @@ def launch(data: str, folder: Path, processes: int, own_launcher: bool = False) 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     return [torch.load(folder / f"rank_{rank}.pt", weights_only=False) for rank in range(processes)]
-
-
-def equal(one: Any, other: Any) -> bool:
-    """Return whether two states are the same; NaN equals NaN."""
-    if isinstance(one, torch.Tensor):
-        return one.shape == other.shape and torch.equal(one.double().nan_to_num(-7.0), other.double().nan_to_num(-7.0))
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return bool(one == other) or (one != one and other != other)
 
 
 def check_ranks(ranks: list[dict[str, Any]], folder: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 import torch
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
+from same import equal
 from seg_runs import CONFIG, EPOCHS, TINY, config_of, fit
 
 from det_seg_agent import ConfigError, SelectionSampler, StateError
@@ -43,17 +44,6 @@ def hook_of(runner: Any) -> Any:
 def log_of(folder: Path) -> str:
     """Return what the host logged in the last run."""
     return max(folder.glob("*/*.log"), key=lambda path: path.stat().st_mtime_ns).read_text()
-
-
-def equal(one: Any, other: Any) -> bool:
-    """Return whether two states are the same; NaN equals NaN."""
-    if isinstance(one, torch.Tensor):
-        return one.shape == other.shape and torch.equal(one.double().nan_to_num(-7.0), other.double().nan_to_num(-7.0))
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return bool(one == other) or (one != one and other != other)
 
 
 # Kills --------------------------------------------------------------------------------------------------------------

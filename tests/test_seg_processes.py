@@ -11,6 +11,7 @@ from typing import Any
 import ddp_seg
 import pytest
 import torch
+from same import equal
 from seg_runs import TINY, fit
 
 from det_seg_agent import StateError
@@ -42,17 +43,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two(scenes: Path, folder: Path) -> Ranks:
     """The runs of two processes."""
     return launch(2, scenes, folder, *ddp_seg.RUNS, "command_line")
-
-
-def equal(one: Any, other: Any) -> bool:
-    """Return whether two states are the same; NaN equals NaN."""
-    if isinstance(one, torch.Tensor):
-        return one.shape == other.shape and torch.equal(one.double().nan_to_num(-7.0), other.double().nan_to_num(-7.0))
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return bool(one == other) or (one != one and other != other)
 
 
 def check_ranks(ranks: Ranks, name: str) -> None:
