@@ -15,8 +15,6 @@ from det_seg_agent.selector import PassReport, Selector
 from det_seg_agent.sheets import contact_sheets
 from det_seg_agent.trace import Trace, read
 
-__all__ = ["Report", "write_json"]
-
 
 class Report:
     """Writes what a run leaves in `folder`, the same for every toolbox.

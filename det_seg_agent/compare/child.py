@@ -17,7 +17,7 @@ from typing import Any
 from det_seg_agent.compare.matrix import Cell, shorter
 from det_seg_agent.compare.selection import selection_figures
 from det_seg_agent.errors import AgentError, ConfigError
-from det_seg_agent.report import write_json
+from det_seg_agent.files import write_json
 from det_seg_agent.scenes import kinds, write_scenes
 
 CALIBRATION = 20  # iterations of segmentation

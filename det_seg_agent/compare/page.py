@@ -1,7 +1,6 @@
 """One self-contained HTML page, and the same table for the terminal."""
 
 import html
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.table import Table
 from det_seg_agent.compare.matrix import RANDOM, SHORT, Cell
 from det_seg_agent.compare.plots import learning_curves, quality_over_cost
 from det_seg_agent.compare.results import Finished, Row, front, rows_of, spread
+from det_seg_agent.files import replacing
 
 NONE = "\N{EN DASH}"
 UNITS = {"detection": "AP", "segmentation": "mIoU"}
@@ -224,9 +224,8 @@ selection earns its keep above both.</p>
 def write_page(path: Path, content: str) -> None:
     """Replace the page at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(content, encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text(content, encoding="utf-8")
 
 
 def print_tables(finished: Finished, console: Console) -> None:

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from det_seg_agent.compare.matrix import Cell
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.report import write_json
+from det_seg_agent.files import write_json
 
 TAIL = 30  # lines of a failed cell's log that are kept with it
 
