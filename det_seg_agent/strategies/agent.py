@@ -17,6 +17,17 @@ from det_seg_agent.strategies.base import Request, Selection, Strategy, register
 from det_seg_agent.strategies.simple import top
 
 ROWS = 65536  # samples that the policy scores at a time
+GOLDEN = (5**0.5 - 1) / 2
+
+
+def phases(total: int, seed: int) -> Tensor:
+    """Return where in its turn each sample starts, (total,) float32 in [0, 1): the golden ratio's multiples.
+
+    Any run of neighbours is spread evenly over the turn (Kronecker's low-discrepancy sequence), so that a selection
+    takes the same share of each part of a sorted data set or of a video, whose neighbours are alike.
+    """
+    start = torch.rand((), generator=generator(seed, "phases"), dtype=torch.float64)
+    return ((start + torch.arange(total, dtype=torch.float64) * GOLDEN) % 1).float()
 
 
 def rates(weight: Tensor, count: int, floor: float) -> Tensor:
@@ -63,6 +74,7 @@ class AgentOptions(BaseModel):
         "rate", description="top: the highest weights; rate: weights are rates at which samples come round"
     )
     floor: float = Field(0.7, ge=0, le=1, description="least rate of a sample, as a share of the ratio (rate)")
+    stagger: bool = Field(True, description="samples start at different points of their turn (rate)")
     draw: bool = Field(False, description="weights are drawn from the policy, or else its means")
     review_after: int = Field(5, ge=0, description="passes unseen after which a sample is reviewed (top); 0: never")
     review_share: float = Field(0.1, ge=0, le=1, description="share of a selection that reviews may take (top)")
@@ -120,7 +132,10 @@ class Agent(Strategy):
         self.needs_sufficiency = self.options.difficulty == "insufficiency"
         self.store = FeatureStore(len(table) if self.options.fresh_scores else 0)
         self.levels = Levels(len(table), self.options.memory)
-        self.due = torch.zeros(len(table) if self.options.pick == "rate" else 0)
+        o = self.options
+        self.due = torch.zeros(len(table) if o.pick == "rate" else 0)
+        if o.pick == "rate" and o.stagger:
+            self.due = phases(len(table), seed)
         self.norm = RunningNorm()
         self.ppo: Ppo | None = None
         self._stats: dict[str, float] = {}
