@@ -5,38 +5,19 @@ A moment is `kind:n`, the n-th time that something happens. One process imports 
 
 import json
 import os
-import signal
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 from det_runs import fit, write_model
+from kills import Kill, in_child, trap_bytes, trap_replace, trap_trace
 from ultralytics import YOLO
 
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 
 RUN: dict[str, Any] = {"epochs": 4, "nbs": 24, "warmup_epochs": 2, "optimizer": "SGD", "val": False}
 AGENT = {"ratio": 0.4, "final_full": 0.25}
-
-
-class Kill:
-    """Ends this process, as `kill -9` does, the n-th time that it is called."""
-
-    def __init__(self, n: int):
-        self.left = n
-
-    def __call__(self) -> bool:
-        """Return whether this is the time."""
-        self.left -= 1
-        return self.left == 0
-
-    def now(self) -> None:
-        """End the process."""
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def arm(kind: str, n: int) -> type:
@@ -46,68 +27,29 @@ def arm(kind: str, n: int) -> type:
 
         class Killed(trainer):  # type: ignore[misc,valid-type]
             def preprocess_batch(self, batch: Any) -> Any:
-                if kill():
+                if kill.due():
                     kill.now()
                 return super().preprocess_batch(batch)
 
         return Killed
-    if kind == "last":  # half of the host's bytes are written
-        stock_write = Path.write_bytes
-
-        def write_bytes(self: Path, data: Any) -> int:
-            if kill():
-                stock_write(self, data[: len(data) // 2])
-                kill.now()
-            return stock_write(self, data)
-
-        Path.write_bytes = write_bytes  # type: ignore[method-assign]
+    if kind == "last":  # the host's checkpoint
+        trap_bytes(kill)
     elif kind == "state":  # half of our bytes are written
         stock_save = torch.save
 
         def save(value: Any, where: Any, *args: Any, **options: Any) -> None:
             stock_save(value, where, *args, **options)
-            if "agent_" in str(where) and kill():
+            if "agent_" in str(where) and kill.due():
                 os.truncate(where, os.stat(where).st_size // 2)
                 kill.now()
 
         torch.save = save
     elif kind == "trace":
-        stock_table = pq.write_table
-
-        def write_table(table: Any, where: Path, **options: Any) -> None:
-            stock_table(table, where, **options)
-            if kill():
-                os.truncate(where, where.stat().st_size // 2)
-                kill.now()
-
-        pq.write_table = write_table
-    else:  # before or after a file takes the place of the old one
+        trap_trace(kill)
+    else:
         assert kind in ("replace", "replaced")
-        stock_replace = os.replace
-
-        def replace(*args: Any) -> None:
-            due = kill()
-            if due and kind == "replace":
-                kill.now()
-            stock_replace(*args)
-            if due:
-                kill.now()
-
-        os.replace = replace  # type: ignore[assignment]
+        trap_replace(kill, kind == "replace")
     return trainer
-
-
-def in_child(work: Callable[[], None]) -> int:
-    """Run `work` in a fork; return its wait status."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(pid, 0)[1]
 
 
 def go_on(model: str, data: str, folder: Path, name: str) -> None:

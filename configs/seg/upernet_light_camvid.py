@@ -22,6 +22,7 @@ train_dataloader = dict(
             dict(type="RandomResize", scale=(180, 135), ratio_range=(0.75, 1.5), keep_ratio=True),
             dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
             dict(type="RandomFlip", prob=0.5),
+            dict(type="PhotoMetricDistortion"),  # the frames judged are of another drive, in another light
             dict(type="PackSegInputs"),
         ],
     )

@@ -1,6 +1,5 @@
 """The host's checkpoints, written whole or not at all, and the one to resume from."""
 
-import os
 import zipfile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +10,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
 
 from det_seg_agent.errors import StateError
+from det_seg_agent.files import replacing
 
 BACKEND = "det_seg_agent"
 
@@ -28,13 +28,8 @@ class WholeFiles(LocalBackend):
         """Write a file, then remove what was to be removed."""
         path = Path(filepath)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        try:
+        with replacing(path) as part:
             part.write_bytes(obj)
-            os.replace(part, path)
-        except OSError:  # a full disk: leave room, and the old file
-            part.unlink(missing_ok=True)
-            raise
         for old in self._stale - {path.absolute()}:
             old.unlink(missing_ok=True)
         self._stale.clear()
@@ -93,9 +88,8 @@ def choose_checkpoint(runner: Any) -> None:
             f"{note} names {named or 'nothing'}, which cannot be read; the run goes on from {newest}."
         )
         if is_main_process():
-            part = note.with_name(f".{note.name}.part")
-            part.write_text(str(newest), encoding="utf-8")
-            os.replace(part, note)
+            with replacing(note) as part:
+                part.write_text(str(newest), encoding="utf-8")
     barrier()
 
 
