@@ -88,14 +88,17 @@ class Runner:
 
     def estimates(self, cells: list[Cell]) -> dict[str, float]:
         """Return cell name -> seconds it will take, from finished cells of its task, or else from the calibration."""
+        done: dict[str, list[dict[str, Any]]] = {}
+        for cell in cells:
+            if (result := self.result(cell)) is not None:
+                done.setdefault(cell.task, []).append(result)
         seconds = {}
         for cell in cells:
-            done = [result for other in cells if other.task == cell.task and (result := self.result(other))]
-            done = done or [content for content in [self._calibrated(cell)] if content]
-            if done:
-                pace = sum(r["per_image_s"] for r in done) / len(done)
-                rest = sum(r["wall_s"] + r.get("later_s", 0) - r["per_image_s"] * r["images"] for r in done) / len(done)
-                seconds[cell.name] = rest + pace * cell.budget * done[0]["full_images"]
+            known = done.get(cell.task) or [content for content in [self._calibrated(cell)] if content]
+            if known:
+                pace = sum(r["per_image_s"] for r in known) / len(known)
+                spent = (r["wall_s"] + r.get("later_s", 0) - r["per_image_s"] * r["images"] for r in known)
+                seconds[cell.name] = sum(spent) / len(known) + pace * cell.budget * known[0]["full_images"]
         return seconds
 
     def run(self, cells: list[Cell], everything: list[Cell], console: Console) -> list[Cell]:
@@ -114,6 +117,7 @@ class Runner:
         with Progress(*columns, TimeElapsedColumn(), left, console=console) as progress, self._pool() as pool:
             bar = progress.add_task(f"{kept}/{len(cells)} cells", total=1, left="?")
             waiting: dict[Future[Outcome], Cell] = {pool.submit(self.one, cell): cell for cell in todo}
+            estimate = self.estimates(everything)
             while waiting:
                 ended, _ = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
                 for future in ended:
@@ -123,7 +127,8 @@ class Runner:
                         failed.append(cell)
                         how = f"FAILED with status {outcome.status}: {self.folder / cell.folder / 'log.txt'}"
                     progress.console.print(f"{cell.name}: {how}", highlight=False, soft_wrap=True)
-                estimate = self.estimates(everything)
+                if ended:
+                    estimate = self.estimates(everything)
                 rest = sum(self._remaining(cell, estimate) for cell in waiting.values()) / self.jobs
                 spent = sum(estimate.get(cell.name, 0) for cell in todo) / self.jobs - rest
                 done = len(cells) - len(waiting)
