@@ -12,7 +12,9 @@ LOSS, ENTROPY, INSUFFICIENCY = range(3)
 
 
 class Levels:
-    """Loss, entropy and 1 - sufficiency of each sample, (num_samples, 3) float16 in [0, 1]; NaN before the first sight.
+    """Loss, entropy and 1 - sufficiency of each sample, (num_samples, 3) float16 in [0, 1].
+
+    NaN before the first sight, and where a loop tells no sufficiency.
 
     Each is scaled between the 5th and the 95th percentile of its pass, which puts them on one footing and takes out
     the fall of the loss over training. A single sight of a sample is noisy, as augmentation shows another crop of it
@@ -30,17 +32,26 @@ class Levels:
     def update(self, samples: SampleSignals) -> None:
         """Take the signals of a pass."""
         raw = samples.loss, samples.entropy, 1 - samples.sufficiency
-        now = torch.stack([robust_scale(c) if bool(c.isfinite().all()) else torch.full_like(c, 0.5) for c in raw], 1)
+        unknown = torch.full_like(samples.loss, float("nan"))
+        now = torch.stack([robust_scale(c) if bool(c.isfinite().all()) else unknown for c in raw], 1)
         old = self.rows[samples.index].float()
         mean = self.memory * old + (1 - self.memory) * now
-        self.rows[samples.index] = torch.where(old.isfinite(), mean, now).half()
+        self.rows[samples.index] = torch.where(old.isfinite() & now.isfinite(), mean, now).half()
 
     def known(self, index: Tensor) -> Tensor:
         """Return the levels (n, 3) float32 of samples that were seen."""
         return self.rows[index].float()
 
+    def difficulty(self, index: Tensor, by: str) -> Tensor:
+        """Return D (n,) in [0, 1] of samples that were seen: by "loss", "insufficiency", or the mean of "both".
+
+        Without a sufficiency, the mean of both is the loss.
+        """
+        level = self.known(index)[:, [LOSS, INSUFFICIENCY]]
+        return {"loss": level[:, 0], "insufficiency": level[:, 1], "both": level.nanmean(1)}[by]
+
     def inputs(self, index: Tensor | slice) -> Tensor:
-        """Return them as inputs of a policy, in [-1, 1]; 0 before the first sight."""
+        """Return them as inputs of a policy, in [-1, 1]; 0 for what is not known."""
         return (2 * self.rows[index].float() - 1).nan_to_num_(nan=0.0)
 
     def state_dict(self) -> dict[str, Any]:

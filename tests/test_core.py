@@ -256,10 +256,14 @@ def test_levels_compare_within_a_pass_and_average_over_sights() -> None:
     unknown = torch.full((5,), float("nan"))
     levels.update(SampleSignals(index, loss, loss, unknown, torch.zeros(5, 2)))
     first = levels.known(index)
-    assert first[2, 0] == 0.5 and first[0, 0] == 0 and first[4, 1] == 1 and bool((first[:, 2] == 0.5).all())
+    assert first[2, 0] == 0.5 and first[0, 0] == 0 and first[4, 1] == 1 and bool(first[:, 2].isnan().all())
     levels.update(SampleSignals(index, 100 * loss.flip(0), loss, unknown, torch.zeros(5, 2)))
     assert torch.allclose(levels.known(index)[:, 0], torch.full((5,), 0.5), atol=1e-3)
-    assert levels.inputs(torch.tensor([5])).tolist() == [[0, 0, 0]]
+    assert levels.inputs(torch.tensor([5])).tolist() == [[0, 0, 0]] and not levels.inputs(index)[:, 2].any()
+    assert torch.equal(levels.difficulty(index, "both"), levels.difficulty(index, "loss")), "no sufficiency was told"
+    levels.update(SampleSignals(index, loss, loss, 1 - loss / 8, torch.zeros(5, 2)))
+    mean = (levels.difficulty(index, "loss") + levels.difficulty(index, "insufficiency")) / 2
+    assert torch.allclose(levels.difficulty(index, "both"), mean) and levels.difficulty(index, "insufficiency")[4] == 1
 
 
 @pytest.mark.parametrize("name", [name for name in strategy_names() if name not in ("full", "random")])

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from det_seg_agent.features import FeatureStore
-from det_seg_agent.levels import ENTROPY, INSUFFICIENCY, LOSS, Levels
+from det_seg_agent.levels import ENTROPY, Levels
 from det_seg_agent.policy import BetaPolicy
 from det_seg_agent.ppo import Ppo, PpoConfig, gae
 from det_seg_agent.rewards import RunningNorm, paper_difficulty, quality
@@ -67,13 +67,13 @@ class AgentOptions(BaseModel):
     )
     rounds: int = Field(2, ge=1, description="times that actions are drawn anew for the samples of an update")
     max_samples: int = Field(2048, ge=1, description="samples of an update at most, drawn at random")
-    difficulty: Literal["loss", "insufficiency"] = Field(
-        "loss", description="D of the reward (robust): loss, or insufficiency, 1 - min(precision, recall)"
+    difficulty: Literal["loss", "insufficiency", "both"] = Field(
+        "loss", description="D of the reward (robust): loss, insufficiency (1 - min(precision, recall)), or both's mean"
     )
     pick: Literal["top", "rate"] = Field(
         "rate", description="top: the highest weights; rate: weights are rates at which samples come round"
     )
-    floor: float = Field(0.7, ge=0, le=1, description="least rate of a sample, as a share of the ratio (rate)")
+    floor: float = Field(0.4, ge=0, le=1, description="least rate of a sample, as a share of the ratio (rate)")
     stagger: bool = Field(True, description="samples start at different points of their turn (rate)")
     draw: bool = Field(False, description="weights are drawn from the policy, or else its means")
     review_after: int = Field(5, ge=0, description="passes unseen after which a sample is reviewed (top); 0: never")
@@ -179,8 +179,7 @@ class Agent(Strategy):
         rows_of = rows[0] if len(rows) == 1 else SampleSignals.cat(rows)
         index, features = rows_of.index, rows_of.features
         if o.scaling == "robust":
-            level = self.levels.known(index)
-            q, w = quality(level[:, INSUFFICIENCY if o.difficulty == "insufficiency" else LOSS], level[:, ENTROPY])
+            q, w = quality(self.levels.difficulty(index, o.difficulty), self.levels.known(index)[:, ENTROPY])
             balances = [w]
         else:
             pairs = [quality(paper_difficulty(r.loss), r.entropy.clamp(0, 1)) for r in rows]
