@@ -17,8 +17,8 @@ from det_seg_agent.det.coco import (
     format_table,
     match_categories,
     match_images,
-    prepare_data,
 )
+from det_seg_agent.det.convert import prepare_data
 from det_seg_agent.errors import ConfigError
 
 CATEGORIES = [{"id": 1, "name": "disc"}, {"id": 3, "name": "bar"}]

@@ -84,7 +84,7 @@ class _Detection:
         from ultralytics.data import build_yolo_dataset
         from ultralytics.data.utils import check_det_dataset
 
-        from det_seg_agent.det.coco import prepare_data
+        from det_seg_agent.det.convert import prepare_data
 
         arguments = {k: v for k, v in self.arguments().items() if k in ("imgsz", "single_cls", "classes", "fraction")}
         data = check_det_dataset(prepare_data(self.root))

@@ -131,7 +131,7 @@ def train(
     """
     from ultralytics.utils import RANK, YAML
 
-    from det_seg_agent.det.coco import prepare_data, read_json
+    from det_seg_agent.det.convert import prepare_data, read_json
     from det_seg_agent.det.settings import DetSettings
     from det_seg_agent.det.trainers import trainer_for
     from det_seg_agent.strategies import strategy_class
