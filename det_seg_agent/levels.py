@@ -32,11 +32,13 @@ class Levels:
     def update(self, samples: SampleSignals) -> None:
         """Take the signals of a pass."""
         raw = samples.loss, samples.entropy, 1 - samples.sufficiency
-        unknown = torch.full_like(samples.loss, float("nan"))
-        now = torch.stack([robust_scale(c) if bool(c.isfinite().all()) else unknown for c in raw], 1)
+        now = torch.full((len(samples), 3), float("nan"))
+        for column, values in enumerate(raw):
+            known = values.isfinite()
+            now[known, column] = robust_scale(values[known])
         old = self.rows[samples.index].float()
         mean = self.memory * old + (1 - self.memory) * now
-        self.rows[samples.index] = torch.where(old.isfinite() & now.isfinite(), mean, now).half()
+        self.rows[samples.index] = torch.where(now.isnan(), old, torch.where(old.isnan(), now, mean)).half()
 
     def known(self, index: Tensor) -> Tensor:
         """Return the levels (n, 3) float32 of samples that were seen."""
@@ -51,7 +53,7 @@ class Levels:
         return {"loss": level[:, 0], "insufficiency": level[:, 1], "both": level.nanmean(1)}[by]
 
     def inputs(self, index: Tensor | slice) -> Tensor:
-        """Return them as inputs of a policy, in [-1, 1]; 0 for what is not known."""
+        """Return them as inputs of a policy, (n, 3) float32 in [-1, 1]; 0 for what is not known."""
         return (2 * self.rows[index].float() - 1).nan_to_num_(nan=0.0)
 
     def state_dict(self) -> dict[str, Any]:

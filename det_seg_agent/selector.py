@@ -194,6 +194,7 @@ class Selector:
             "pass_index": self.pass_index,
             "samples": packed(self.samples),
             "table": self.table.state_dict(),
+            "options": self.strategy.options.model_dump(),
             "strategy": self.strategy.state_dict(),
             "in_features": self.buffer.projector.in_features,
             "selection": self.selection.indices,
@@ -208,7 +209,8 @@ class Selector:
         """Go on where `state_dict` was taken; within a pass, do not call `begin_pass` for it again.
 
         Raises:
-            StateError: if the state is of another strategy, seed, data set size or, with `samples`, other images.
+            StateError: if the state is of another strategy, other options, seed, data set size or, with `samples`,
+                other images.
         """
         seed = state["settings"]["seed"]
         if seed != self.settings.seed:
@@ -222,6 +224,10 @@ class Selector:
                 f"the saved state is of strategy {saved!r}, this run has {self.settings.strategy!r}. Resume with "
                 f"agent.strategy={saved}, or start a new run."
             )
+        options, now = state.get("options", {}), self.strategy.options.model_dump()
+        if other := [key for key in now if now[key] != options.get(key)]:
+            had = ", ".join(f"agent.options.{key}={options.get(key)!r}" for key in other)
+            raise StateError(f"the saved state has {had}, else than this run. Resume with that, or start a new run.")
         refuse_other_samples(unpacked(state.get("samples")), self.samples)
         self.table.load_state_dict(state["table"])
         self.strategy.load_state_dict(state["strategy"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from det_seg_agent import Selection, SelectionSampler, Selector, Strategy, register
+from det_seg_agent.errors import StateError
 from det_seg_agent.features import Projector
 from det_seg_agent.levels import Levels
 from det_seg_agent.ppo import gae
@@ -168,7 +169,47 @@ def test_ppo_raises_the_weight_of_rewarded_samples(preset: str) -> None:
     score = selector.table.score
     margin = 0.4 if preset == "default" else 0.03  # the recipe rewards easy samples for large actions as well
     assert score[::2].mean() > score[1::2].mean() + margin
-    assert hard[chosen].mean() > (0.6 if preset == "default" else 0.52)  # default: rates of .65 and .35
+    assert hard[chosen].mean() > (0.7 if preset == "default" else 0.52)  # default: rates of at most .8
+
+
+@pytest.mark.parametrize("difficulty", ["insufficiency", "both"])
+def test_difficulty_by_insufficiency_selects_what_is_not_learnt_and_resumes(difficulty: str) -> None:
+    """Loss and entropy say nothing here; every other sample is insufficient."""
+    n = 200
+    enough = (torch.arange(n) % 2).float()
+    g = torch.Generator().manual_seed(0)
+    noise, features = torch.rand(n, generator=g), torch.randn(n, 4, generator=g)
+
+    def pass_of(selector: Selector, p: int) -> torch.Tensor:
+        chosen = selector.begin_pass(p).indices
+        for rows in chosen.split(20):
+            selector.observe(rows, noise[rows], torch.ones(len(rows)), features[rows], sufficiency=enough[rows])
+        selector.end_pass()
+        return chosen
+
+    def make(**options: object) -> Selector:
+        return Selector(n, 12, strategy="agent", ratio=0.5, options={"difficulty": difficulty, **options})
+
+    whole = make()
+    chosen = [pass_of(whole, p) for p in range(9)]
+    first = make()
+    for p in range(5):
+        pass_of(first, p)
+    second = make()
+    second.load_state_dict(first.state_dict())
+    assert all(torch.equal(pass_of(second, p), chosen[p]) for p in range(5, 9))
+    assert torch.cat(chosen[3:]).remainder(2).float().mean() < (0.35 if difficulty == "insufficiency" else 0.45)
+    with pytest.raises(StateError, match="agent.options.floor=0.4"):
+        make(floor=0.9).load_state_dict(first.state_dict())
+
+
+def test_insufficiency_is_refused_where_none_is_told() -> None:
+    selector = Selector(10, 4, strategy="agent", ratio=0.5, options={"difficulty": "insufficiency"})
+    selector.begin_pass(0)
+    ones = torch.ones(10)
+    selector.observe(torch.arange(10), ones, ones, ones[:, None])
+    with pytest.raises(StateError, match="difficulty=loss"):
+        selector.end_pass()
 
 
 def test_infobatch_expects_the_full_gradient() -> None:
@@ -238,14 +279,18 @@ def test_staggered_selections_are_alike_and_take_their_share_of_each_part() -> N
     table.score = torch.rand(n, generator=torch.Generator().manual_seed(1))
     means, parts = {}, {}
     for stagger in (True, False):
-        agent = Agent(table, 3, AgentOptions(stagger=stagger, floor=1.0 if stagger else 0.7))
+        agent = Agent(table, 3, AgentOptions(stagger=stagger, floor=1.0))
         even = [agent.select(Request(p, 20, count, 0.5)).indices for p in range(1, 7)]
         parts[stagger] = [torch.bincount(chosen // 30, minlength=10) for chosen in even]
-        agent = Agent(table, 3, AgentOptions(stagger=stagger))
+        agent = Agent(table, 3, AgentOptions(stagger=stagger, floor=0.7))
         weights = [table.score[agent.select(Request(p, 20, count, 0.5)).indices].mean() for p in range(1, 7)]
         means[stagger] = max(weights) - min(weights)
     assert means[True] < 0.1 < 0.3 < means[False], "else heavy and light samples take turns as wholes"
     assert all(bool(((part - 15).abs() <= 2).all()) for part in parts[True])
+    assert int((parts[False][0] - 15).abs().max()) == 15, "all at once: a part of the data set is left out"
+    table.last_pass[:] = -1  # no first pass over everything
+    unseen = Agent(table, 3, AgentOptions(floor=1.0)).select(Request(0, 20, count, 0.5)).indices
+    assert bool(((torch.bincount(unseen // 30, minlength=10) - 15).abs() <= 2).all())
     assert not torch.equal(Agent(table, 3, AgentOptions()).due, Agent(table, 4, AgentOptions()).due)
 
 
@@ -264,6 +309,10 @@ def test_levels_compare_within_a_pass_and_average_over_sights() -> None:
     levels.update(SampleSignals(index, loss, loss, 1 - loss / 8, torch.zeros(5, 2)))
     mean = (levels.difficulty(index, "loss") + levels.difficulty(index, "insufficiency")) / 2
     assert torch.allclose(levels.difficulty(index, "both"), mean) and levels.difficulty(index, "insufficiency")[4] == 1
+    before = levels.known(index)[:, 2]
+    levels.update(SampleSignals(index, loss, loss, torch.where(index == 1, float("nan"), loss / 4), torch.zeros(5, 2)))
+    after = levels.known(index)[:, 2]
+    assert after[1] == before[1] and bool((after != before)[[0, 4]].all()), "what is not told leaves what was known"
 
 
 @pytest.mark.parametrize("name", [name for name in strategy_names() if name not in ("full", "random")])

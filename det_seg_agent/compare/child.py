@@ -37,11 +37,12 @@ def main(arguments: list[str]) -> int:
         if step == "prepare":
             adapter.prepare()
             return 0
+        found = machine()  # before hours pass in which sources may change
         outcome = adapter.train(calibrate=step == "calibrate")
     except AgentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    write_json(folder / "outcome.json", {**outcome, "machine": machine()})
+    write_json(folder / "outcome.json", {**outcome, "machine": found})
     return 0
 
 
@@ -279,7 +280,7 @@ def machine() -> dict[str, str]:
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(path.read_bytes())
-    found["our sources"] = digest.hexdigest()[:12]  # a cell's key holds the version alone
+    found["our sources"] = digest.hexdigest()[:12]  # a cell's key holds settings and version
     return {**found, "torch": torch.__version__, "threads of torch": str(torch.get_num_threads())}
 
 

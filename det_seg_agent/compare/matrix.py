@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,10 +94,14 @@ class Cell:
     config_text: str | None = None
     iterations: int | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """Return the hash of all settings and of our version, by which a finished cell is known."""
-        text = json.dumps({**asdict(self), "config": None, "version": __version__}, sort_keys=True, default=str)
+        """Return the hash by which a finished cell is known: of all settings, our defaults too, and of our version."""
+        settings = parse(Settings, self.agent)
+        cls = strategy_class(settings.strategy)
+        options = cls.resolved(parse(cls.Options, settings.options), settings.preset).model_dump()
+        known = {**asdict(self), "config": None, "version": __version__, "settings": settings.model_dump()}
+        text = json.dumps({**known, "options": options}, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property

@@ -134,8 +134,9 @@ class AgentTrainerMixin(BaseTrainer):
         model.criterion = SignalCriterion(stock, self.selector.observe, model.model[-1])
         if self.selector.strategy.needs_sufficiency and not model.criterion.tells_sufficiency:
             raise ConfigError(
-                f"agent.strategy={self.agent_settings.strategy!r} needs the sufficiency of images, which the head "
-                f"{type(model.model[-1]).__name__} does not tell. Take another strategy, such as agent."
+                f"agent.strategy={self.agent_settings.strategy!r} with these options needs the sufficiency of images, "
+                f"which the head {type(model.model[-1]).__name__} does not tell. Take another strategy, or the agent's "
+                "difficulty=loss."
             )
         files = [str(f) for f in self.train_loader.dataset.im_files]
         self.report = Report(self.save_dir, self.selector, files, self.agent_settings.trace)

@@ -6,6 +6,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from det_seg_agent.errors import StateError
 from det_seg_agent.features import FeatureStore
 from det_seg_agent.levels import ENTROPY, Levels
 from det_seg_agent.policy import BetaPolicy
@@ -17,11 +18,12 @@ from det_seg_agent.strategies.base import Request, Selection, Strategy, register
 from det_seg_agent.strategies.simple import top
 
 ROWS = 65536  # samples that the policy scores at a time
+UNSEEN = 1024.0  # passes that a sample which was never seen is more due than any other
 GOLDEN = (5**0.5 - 1) / 2
 
 
 def phases(total: int, seed: int) -> Tensor:
-    """Return where in its turn each sample starts, (total,) float32 in [0, 1): the golden ratio's multiples.
+    """Return where in its turn each sample starts, (total,) float32 in [0, 1]: the golden ratio's multiples.
 
     Any run of neighbours is spread evenly over the turn (Kronecker's low-discrepancy sequence), so that a selection
     takes the same share of each part of a sorted data set or of a video, whose neighbours are alike.
@@ -68,7 +70,9 @@ class AgentOptions(BaseModel):
     rounds: int = Field(2, ge=1, description="times that actions are drawn anew for the samples of an update")
     max_samples: int = Field(2048, ge=1, description="samples of an update at most, drawn at random")
     difficulty: Literal["loss", "insufficiency", "both"] = Field(
-        "loss", description="D of the reward (robust): loss, insufficiency (1 - min(precision, recall)), or both's mean"
+        "loss",
+        description="D of the reward (robust): loss, insufficiency (1 - min(precision, recall)), or both's mean "
+        "(the loss where no sufficiency is told)",
     )
     pick: Literal["top", "rate"] = Field(
         "rate", description="top: the highest weights; rate: weights are rates at which samples come round"
@@ -117,16 +121,13 @@ PAPER: dict[str, Any] = {
 
 @register("agent")
 class Agent(Strategy):
-    """Beta policy over samples; the highest weights are selected."""
+    """Beta policy over samples, whose weights are rates of selection (`pick=rate`) or an order (`pick=top`)."""
 
     Options: ClassVar[type[BaseModel]] = AgentOptions
     options: AgentOptions
 
     def __init__(self, table: Any, seed: int, options: AgentOptions, preset: str = "default"):
         super().__init__(table, seed, options, preset)
-        if preset == "paper":
-            given = options.model_dump(exclude_unset=True)
-            self.options = AgentOptions(**{**PAPER, **given})
         self.feature_dim = self.options.feature_dim
         self.weighs = self.options.inverse_ratio_loss
         self.needs_sufficiency = self.options.difficulty == "insufficiency"
@@ -140,6 +141,13 @@ class Agent(Strategy):
         self.ppo: Ppo | None = None
         self._stats: dict[str, float] = {}
 
+    @classmethod
+    def resolved(cls, options: Any, preset: str) -> Any:
+        """Return the options in force: preset=paper has other defaults."""
+        if preset != "paper":
+            return options
+        return AgentOptions(**{**PAPER, **options.model_dump(exclude_unset=True)})
+
     def _learner(self, state_dim: int) -> Ppo:
         if self.ppo is None:
             o = self.options
@@ -149,9 +157,18 @@ class Agent(Strategy):
         return self.ppo
 
     def observe(self, samples: SampleSignals, signals: Signals, pass_index: int, total_passes: int) -> None:
-        """Store features for fresh scores, then train the policy on the pass's signals, mini-batch group by group."""
+        """Store features for fresh scores, then train the policy on the pass's signals, mini-batch group by group.
+
+        Raises:
+            StateError: if the difficulty is to be the insufficiency, and this loop tells none.
+        """
         o = self.options
         self.levels.update(samples)
+        if self.needs_sufficiency and not bool(self.levels.known(samples.index).isfinite().all()):
+            raise StateError(
+                "agent.options.difficulty='insufficiency' needs a sufficiency of each image, and this loop tells none: "
+                "pass `sufficiency` to `Selector.observe`, or take difficulty=loss."
+            )
         if o.fresh_scores:
             self.store.put(samples.index, samples.features)
         steps = int(signals.step[-1]) + 1
@@ -225,7 +242,7 @@ class Agent(Strategy):
         return gae(rewards, values, valid, self.options.gamma, self.options.lam)[valid]
 
     def select(self, request: Request) -> Selection:
-        """Score every sample with the current policy (default), and return the `count` highest, reviews first."""
+        """Score every sample with the current policy (default), and return `count` of them by rate or by order."""
         o, table = self.options, self.table
         if o.fresh_scores and self.ppo is not None:
             draw = generator(self.seed, "score", request.pass_index)
@@ -250,7 +267,7 @@ class Agent(Strategy):
         """
         weight = self.table.score.nan_to_num(nan=1.0)
         self.due += rates(weight, count, self.options.floor)
-        indices = top(self.due, count, self.table.never_seen())
+        indices = top(self.due + UNSEEN * self.table.never_seen(), count)
         self.due[indices] -= 1
         return indices
 
@@ -272,7 +289,7 @@ class Agent(Strategy):
         return self._stats
 
     def state_dict(self) -> dict[str, Any]:
-        """Return policy, optimizer, reward statistics and stored features."""
+        """Return policy, optimizer, reward statistics, stored features, levels, and how due each sample is."""
         state: dict[str, Any] = {"norm": self.norm.state_dict(), "store": self.store.state_dict(), "ppo": None}
         state |= {"due": self.due, "levels": self.levels.state_dict()}
         if self.ppo is not None:

@@ -62,7 +62,13 @@ class Strategy(ABC):
     needs_sufficiency: bool = False  # whether it cannot do without that signal
 
     def __init__(self, table: ScoreTable, seed: int, options: Any, preset: str = "default"):
-        self.table, self.seed, self.options, self.preset = table, seed, options, preset
+        self.table, self.seed, self.preset = table, seed, preset
+        self.options = self.resolved(options, preset)
+
+    @classmethod
+    def resolved(cls, options: Any, preset: str) -> Any:
+        """Return the options in force under a preset."""
+        return options
 
     def observe(  # noqa: B027
         self, samples: SampleSignals, signals: Signals, pass_index: int, total_passes: int
