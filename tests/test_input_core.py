@@ -119,6 +119,10 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: Selector(20, 4, strategy="random").load_state_dict(Selector(20, 4).state_dict()),
         "agent.strategy=agent, or start a new run",
     ),
+    "state of other options": (
+        lambda: Selector(20, 4, options={"floor": 0.9}).load_state_dict(Selector(20, 4).state_dict()),
+        "the saved state has agent.options.floor=0.4, else than this run. Resume with that",
+    ),
 }
 
 
