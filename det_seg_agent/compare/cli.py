@@ -2,15 +2,15 @@
 
 import argparse
 import signal
-import sys
 from pathlib import Path
 
 from rich.console import Console
 
+from det_seg_agent.cli import guarded
 from det_seg_agent.compare.matrix import Cell, read
 from det_seg_agent.compare.page import missing_cells, page, print_tables, write_page
 from det_seg_agent.compare.run import Runner, alone, span
-from det_seg_agent.errors import AgentError, ConfigError
+from det_seg_agent.errors import ConfigError
 
 SCENES = Path(__file__).parents[2] / "configs/compare/scenes.yaml"
 
@@ -32,18 +32,13 @@ def arguments_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return 0, 1 where a cell failed, or 2 for input that cannot work."""
+    """Run the command line; return 0, 1 where a cell failed, 2 for input that cannot work, 130 after Ctrl-C."""
     options = arguments_parser().parse_args(arguments)
     # else cells would go on alone
     before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    stopped = "stopped; finished cells are kept, and the same command goes on with the others"
     try:
-        return compare(options)
-    except AgentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; finished cells are kept, and the same command goes on with the others", file=sys.stderr)
-        return 130
+        return guarded(lambda: compare(options), stopped)
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -26,8 +26,7 @@ caption { text-align: left; font-weight: 600; padding: .3rem 0; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
 thead th { border-bottom: 2px solid #111; vertical-align: bottom; } th[scope=row], th:first-child { text-align: left; }
 tr.best th[scope=row]::after { content: " \\2605"; } tr.control td, tr.control th { background: #f3f3f3; }
-figure { margin: 1rem 0; } figure svg { width: 100%; height: auto; }
-figure { overflow-x: auto; } figure svg { min-width: 36rem; }
+figure { margin: 1rem 0; overflow-x: auto; } figure svg { width: 100%; min-width: 36rem; height: auto; }
 figcaption, .note { color: #444; font-size: .92em; }
 pre { background: #f3f3f3; padding: .8rem; overflow-x: auto; font-size: .85em; }
 @media print { body { max-width: none; margin: 0; } h2 { break-before: auto; } table, figure { break-inside: avoid; } }

@@ -23,7 +23,7 @@ def selection_figures(trace: Path, kind_of: list[str]) -> dict[str, Any]:
     counts: np.ndarray | None = None
     before: np.ndarray | None = None
     new: list[float] = []
-    passes, by_pass = 0, []
+    by_pass: list[list[float]] = []
     names = np.array(kind_of)
     listed = list(dict.fromkeys(kind_of))
     for path in sorted(Path(trace).glob("pass_*.parquet")):
@@ -33,18 +33,18 @@ def selection_figures(trace: Path, kind_of: list[str]) -> dict[str, Any]:
         counts = chosen.astype(int) if counts is None else counts + chosen
         if before is not None:
             new.append(float((chosen & ~before).sum() / chosen.sum()))
-        before, passes = chosen, passes + 1
+        before = chosen
         by_pass.append([chosen[names == kind].mean() for kind in listed])
     if counts is None:
         return {}
     tenth = np.sort(counts)[::-1][: max(1, round(len(counts) / 10))]
-    part = -(-passes // 3)
+    part = -(-len(by_pass) // 3)
     shares = np.array(by_pass)
     return {
         "coverage": float((counts > 0).mean()),
         "turnover": float(np.mean(new)) if new else None,
         "top_tenth": float(tenth.sum() / counts.sum()),
-        "kinds": {kind: float(counts[names == kind].mean() / passes) for kind in listed},
+        "kinds": {kind: float(shares[:, i].mean()) for i, kind in enumerate(listed)},
         "thirds": {
             kind: [float(shares[:part, i].mean()), float(shares[-part:, i].mean())] for i, kind in enumerate(listed)
         },

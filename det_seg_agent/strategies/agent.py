@@ -128,12 +128,12 @@ class Agent(Strategy):
 
     def __init__(self, table: Any, seed: int, options: AgentOptions, preset: str = "default"):
         super().__init__(table, seed, options, preset)
-        self.feature_dim = self.options.feature_dim
-        self.weighs = self.options.inverse_ratio_loss
-        self.needs_sufficiency = self.options.difficulty == "insufficiency"
-        self.store = FeatureStore(len(table) if self.options.fresh_scores else 0)
-        self.levels = Levels(len(table), self.options.memory)
         o = self.options
+        self.feature_dim = o.feature_dim
+        self.weighs = o.inverse_ratio_loss
+        self.needs_sufficiency = o.difficulty == "insufficiency"
+        self.store = FeatureStore(len(table) if o.fresh_scores else 0)
+        self.levels = Levels(len(table), o.memory)
         self.due = torch.zeros(len(table) if o.pick == "rate" else 0)
         if o.pick == "rate" and o.stagger:
             self.due = phases(len(table), seed)
