@@ -60,6 +60,8 @@ def test_every_comparison_has_its_controls(config: Path) -> None:
         ({"ratios": [1.5]}, "1.5 does not lie between 0 and 1"),
         ({"ratios": {0.5: [0, 0]}}, "not a list of different seeds"),
         ({"strategies": ["magic"]}, "agent.strategy='magic'"),
+        ({"strategies": [{"strategy": "loss", "ratios": {0.5: [-1]}}]}, "strategies: loss.ratios: 0.5: .-1. is not"),
+        ({"strategies": ["loss", {"strategy": "random", "ratios": [0.3]}]}, "random .* remove its ratios"),
         ({"strategies": ["loss", "loss"]}, "twice"),
         ({"strategies": [{"strategy": "agent", "options": {"lrr": 1}}]}, "Did you mean .*options.lr"),
         ({"host": {"epochs": 2, "optimizer": "auto"}}, "optimizer=auto"),
@@ -71,6 +73,15 @@ def test_every_comparison_has_its_controls(config: Path) -> None:
 def test_a_wrong_yaml_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read(write(tmp_path / "c.yaml", **change))
+
+
+def test_a_strategy_may_have_ratios_of_its_own(tmp_path: Path) -> None:
+    strategies = ["loss", {"strategy": "entropy", "ratios": {0.5: [1], 0.3: [1]}}]
+    _, cells = read(write(tmp_path / "c.yaml", strategies=strategies, ratios={0.5: [0]}))
+    controls = {(0, SHORT, 0.5), (0, RANDOM, 0.5), (0, FULL, 1.0), (1, FULL, 1.0)}
+    controls |= {(1, label, ratio) for label in (SHORT, RANDOM) for ratio in (0.5, 0.3)}
+    expected = controls | {(0, "loss", 0.5), (1, "entropy", 0.5), (1, "entropy", 0.3)}
+    assert {(cell.seed, cell.label, cell.ratio) for cell in cells} == expected and len(cells) == len(expected)
 
 
 def result_of(cell: Cell, quality: float, images: int = 50, cpu: float = 10.0) -> dict[str, Any]:

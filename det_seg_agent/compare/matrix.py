@@ -39,7 +39,9 @@ class Block(BaseModel):
     )
     host: dict[str, Any] = Field(default_factory=dict, description="settings of the host, a mapping")
     agent: dict[str, Any] = Field(default_factory=dict, description="settings of ours for all, such as schedule")
-    strategies: list[Any] = Field(description="names, or mappings with label and settings of ours", min_length=1)
+    strategies: list[Any] = Field(
+        description="names, or mappings with label, settings of ours, and ratios of its own", min_length=1
+    )
     ratios: Any = Field(description="a list of ratios, or a mapping of ratio to seeds")
     seeds: list[int] = Field(default=[0], description="seeds of ratios given as a list", min_length=1)
 
@@ -185,25 +187,46 @@ def expand(task: str, block: Block, folder: Path, data: str | None) -> list[Cell
         shared.update(config=str(config), config_text=text, iterations=block.iterations)
     else:
         check_detection(block.host)
-    seeds_of = ratios_of(task, block)
-    selecting = [settings_of(task, entry, block.agent) for entry in [RANDOM, *block.strategies]]
-    labels = [label for label, _ in selecting]
-    if RANDOM in labels[1:]:
-        selecting, labels = selecting[1:], labels[1:]  # where the YAML names it
+    entries = [entry_of(task, entry, block) for entry in block.strategies]
+    labels = [entry.label for entry in entries]
     if twice := {label for label in labels if labels.count(label) > 1 or label in (FULL, SHORT)}:
         raise ConfigError(f"{task}.strategies: {sorted(twice)} twice, or a control that is there anyway; rename it.")
+    if RANDOM not in labels:
+        entries.insert(0, Entry(RANDOM, settings_of(task, {"strategy": RANDOM}, block.agent)[1], {}))
+    schedule = {k: v for k, v in block.agent.items() if k in Schedule.model_fields}
     cells = []
-    for seed in sorted({seed for seeds in seeds_of.values() for seed in seeds}):
+    for seed in sorted({seed for entry in entries for seeds in entry.seeds_of.values() for seed in seeds}):
         cells.append(Cell(role="full", label=FULL, ratio=1.0, seed=seed, agent={"strategy": "full"}, **shared))
-        for ratio in (ratio for ratio, seeds in seeds_of.items() if seed in seeds):
-            schedule = {k: v for k, v in block.agent.items() if k in Schedule.model_fields}
+        ratios = dict.fromkeys(r for entry in entries for r, seeds in entry.seeds_of.items() if seed in seeds)
+        for ratio in ratios:
             cells.append(Cell(role="short", label=SHORT, ratio=ratio, seed=seed, agent=schedule, **shared))
-            for label, agent in selecting:
-                agent = {**agent, "ratio": ratio}
-                cell = Cell(role="selection", label=label, ratio=ratio, seed=seed, agent=agent, **shared)
+            for entry in entries:
+                if entry.label != RANDOM and seed not in entry.seeds_of.get(ratio, ()):
+                    continue
+                agent = {**entry.agent, "ratio": ratio}
                 parse(Settings, agent, f"{task}.agent.")
-                cells.append(cell)
+                cells.append(Cell(role="selection", label=entry.label, ratio=ratio, seed=seed, agent=agent, **shared))
     return cells
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of `strategies`: its label, settings of ours, and ratio -> seeds; the control has all of the others'."""
+
+    label: str
+    agent: dict[str, Any]
+    seeds_of: dict[float, list[int]]
+
+
+def entry_of(task: str, given: Any, block: Block) -> Entry:
+    """Return an entry of `strategies`, with the block's ratios where it has none of its own."""
+    own = given if isinstance(given, Mapping) else {}
+    label, agent = settings_of(task, {k: v for k, v in own.items() if k != "ratios"} or given, block.agent)
+    if "ratios" not in own:
+        return Entry(label, agent, ratios_of(f"{task}.ratios", block.ratios, block.seeds))
+    if label == RANDOM:
+        raise ConfigError(f"{task}.strategies: {RANDOM} runs wherever another strategy does; remove its ratios.")
+    return Entry(label, agent, ratios_of(f"{task}.strategies: {label}.ratios", own["ratios"], block.seeds))
 
 
 def data_of(task: str, block: Block, data: str | None) -> str:
@@ -226,18 +249,17 @@ def check_detection(host: Mapping[str, Any]) -> None:
         )
 
 
-def ratios_of(task: str, block: Block) -> dict[float, list[int]]:
-    """Return ratio -> seeds."""
-    given = block.ratios
-    seeds_of = dict.fromkeys(given, block.seeds) if isinstance(given, list) else given
+def ratios_of(name: str, given: Any, seeds: list[int]) -> dict[float, list[int]]:
+    """Return ratio -> seeds; `seeds` are those of ratios given as a list."""
+    seeds_of = dict.fromkeys(given, seeds) if isinstance(given, list) else given
     if not isinstance(seeds_of, Mapping) or not seeds_of:
-        raise ConfigError(f"{task}.ratios={given!r}: a list of ratios, or a mapping of ratio to seeds, is needed.")
+        raise ConfigError(f"{name}={given!r}: a list of ratios, or a mapping of ratio to seeds, is needed.")
     for ratio, seeds in seeds_of.items():
         if not isinstance(ratio, int | float) or not 0 < ratio < 1:
-            raise ConfigError(f"{task}.ratios: {ratio!r} does not lie between 0 and 1; full data is there anyway.")
+            raise ConfigError(f"{name}: {ratio!r} does not lie between 0 and 1; full data is there anyway.")
         whole = isinstance(seeds, list) and seeds and all(isinstance(s, int) and s >= 0 for s in seeds)
         if not whole or len(set(seeds)) < len(seeds):
-            raise ConfigError(f"{task}.ratios: {ratio!r}: {seeds!r} is not a list of different seeds, integers >= 0.")
+            raise ConfigError(f"{name}: {ratio!r}: {seeds!r} is not a list of different seeds, integers >= 0.")
     return {float(ratio): list(seeds) for ratio, seeds in seeds_of.items()}
 
 
