@@ -3,9 +3,14 @@
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from det_runs import write_model
@@ -176,3 +181,22 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(
     assert "FAILED" in capsys.readouterr().out
     text = (folder / "index.html").read_text()
     assert "failed with status" in text and "on purpose" in text and "random 0.5" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["prepare-detection", "detection-full-seed-0-*"])
+def test_terminated_it_ends_its_cells_even_as_a_background_job(tmp_path: Path, stage: str) -> None:
+    config, folder = write(tmp_path / "c.yaml"), tmp_path / "out"
+    words = [sys.executable, str(CONFIGS.parent / "tools/compare.py"), str(config), "--folder", str(folder)]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts what ends with &
+    try:
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    while not (children := psutil.Process(process.pid).children()) or not list(folder.glob(f"{stage}/cell.json")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130 and "finished cells are kept" in said
+    assert not psutil.wait_procs(children, timeout=60)[1], "a cell went on alone"

@@ -34,8 +34,8 @@ def arguments_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return 0, 1 where a cell failed, 2 for input that cannot work, 130 after Ctrl-C."""
     options = arguments_parser().parse_args(arguments)
-    # else cells would go on alone
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # else cells would go on alone; not by raising SIGINT, which a background job of a shell ignores
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     stopped = "stopped; finished cells are kept, and the same command goes on with the others"
     try:
         return guarded(lambda: compare(options), stopped)

@@ -178,7 +178,11 @@ class Runner:
         with (place / "log.txt").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
             self._running[process.pid] = process
-            _, status, used = os.wait4(process.pid, 0)  # of this process and all that it waited for
+            try:
+                _, status, used = os.wait4(process.pid, 0)  # of this process and all that it waited for
+            except KeyboardInterrupt:  # in the main thread, where there is no pool yet that would end it
+                process.terminate()
+                raise
             process.returncode = os.waitstatus_to_exitcode(status)
             self._running.pop(process.pid)
         return Outcome(process.returncode, time.time() - started, used.ru_utime + used.ru_stime)
