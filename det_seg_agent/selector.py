@@ -151,12 +151,21 @@ class Selector:
 
         Args:
             images: images that the pass trained on, if that is not what the samplers of all ranks walk over.
+
+        Raises:
+            StateError: if the strategy needs a sufficiency of each image, and `observe` was told none.
         """
         self.gather()
         signals = join(self._gathered)
         self._gathered = []
         if len(signals):
             samples = per_sample(signals)
+            if self.strategy.needs_sufficiency and not bool(samples.sufficiency.isfinite().all()):
+                raise StateError(
+                    f"agent.strategy={self.settings.strategy!r} with these options needs a sufficiency of each image, "
+                    "and this loop tells none: pass `sufficiency` to `Selector.observe`, or take another strategy, or "
+                    "the agent's difficulty=loss."
+                )
             self.table.update(samples, self.pass_index)
             self.strategy.observe(samples, signals, self.pass_index, self.total_passes)
         self.table.show(self.selection.indices, self.pass_index)

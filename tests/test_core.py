@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +17,10 @@ from det_seg_agent.rewards import RunningNorm, balance, paper_difficulty, qualit
 from det_seg_agent.schedule import Schedule
 from det_seg_agent.signals import SampleSignals, SignalBuffer, per_sample
 from det_seg_agent.strategies import Agent, Request, strategy_names
-from det_seg_agent.strategies.agent import AgentOptions, rates
+from det_seg_agent.strategies.agent import AgentOptions
 from det_seg_agent.table import ScoreTable
 from det_seg_agent.trace import Trace, read
+from det_seg_agent.turns import Turns, rates
 
 STRATEGIES = [(name, "default") for name in strategy_names()] + [("agent", "paper")]
 
@@ -203,12 +205,13 @@ def test_difficulty_by_insufficiency_selects_what_is_not_learnt_and_resumes(diff
         make(floor=0.9).load_state_dict(first.state_dict())
 
 
-def test_insufficiency_is_refused_where_none_is_told() -> None:
-    selector = Selector(10, 4, strategy="agent", ratio=0.5, options={"difficulty": "insufficiency"})
+@pytest.mark.parametrize("settings", [{"options": {"difficulty": "insufficiency"}}, {"strategy": "afss"}])
+def test_what_needs_a_sufficiency_is_refused_where_none_is_told(settings: dict[str, Any]) -> None:
+    selector = Selector(10, 4, ratio=0.5, **settings)
     selector.begin_pass(0)
     ones = torch.ones(10)
     selector.observe(torch.arange(10), ones, ones, ones[:, None])
-    with pytest.raises(StateError, match="difficulty=loss"):
+    with pytest.raises(StateError, match="pass `sufficiency` to `Selector.observe`"):
         selector.end_pass()
 
 
@@ -256,42 +259,39 @@ def test_rates_add_up_and_keep_their_order(count: int, floor: float) -> None:
 
 def test_samples_come_round_at_their_rates() -> None:
     n, passes = 200, 60
-    table = ScoreTable(n)
-    table.last_pass[:] = 0
-    table.score = torch.linspace(0.05, 0.95, n)
-    agent = Agent(table, 0, AgentOptions(floor=0.25))
+    weight, seen = torch.linspace(0.05, 0.95, n), torch.zeros(n, dtype=torch.bool)
+    turns = Turns(n, seed=0)
     times, last, gap = torch.zeros(n), torch.zeros(n), torch.zeros(n)
     for p in range(1, passes + 1):
-        chosen = agent.select(Request(p, passes, 80, 0.4)).indices
+        chosen = turns.take(weight, 80, 0.25, seen)
         assert len(chosen.unique()) == 80
         gap[chosen] = torch.maximum(gap[chosen], p - last[chosen])
         last[chosen] = p
         times[chosen] += 1
-    rate = rates(table.score, 80, 0.25)
+    rate = rates(weight, 80, 0.25)
     assert (times - rate * passes).abs().max() <= 1.5
     assert bool((gap <= 1 / rate + 4).all()), "nobody waits much longer than its rate says"
 
 
 def test_staggered_selections_are_alike_and_take_their_share_of_each_part() -> None:
     n, count = 300, 150
-    table = ScoreTable(n)
-    table.last_pass[:] = 0
-    table.score = torch.rand(n, generator=torch.Generator().manual_seed(1))
+    weight, seen = torch.rand(n, generator=torch.Generator().manual_seed(1)), torch.zeros(n, dtype=torch.bool)
     means, parts = {}, {}
-    for stagger in (True, False):
-        agent = Agent(table, 3, AgentOptions(stagger=stagger, floor=1.0))
-        even = [agent.select(Request(p, 20, count, 0.5)).indices for p in range(1, 7)]
-        parts[stagger] = [torch.bincount(chosen // 30, minlength=10) for chosen in even]
-        agent = Agent(table, 3, AgentOptions(stagger=stagger, floor=0.7))
-        weights = [table.score[agent.select(Request(p, 20, count, 0.5)).indices].mean() for p in range(1, 7)]
-        means[stagger] = max(weights) - min(weights)
-    assert means[True] < 0.1 < 0.3 < means[False], "else heavy and light samples take turns as wholes"
-    assert all(bool(((part - 15).abs() <= 2).all()) for part in parts[True])
-    assert int((parts[False][0] - 15).abs().max()) == 15, "all at once: a part of the data set is left out"
-    table.last_pass[:] = -1  # no first pass over everything
-    unseen = Agent(table, 3, AgentOptions(floor=1.0)).select(Request(0, 20, count, 0.5)).indices
+    for seed in (3, None):
+        turns = Turns(n, seed)
+        even = [turns.take(weight, count, 1.0, seen) for _ in range(6)]
+        parts[seed] = [torch.bincount(chosen // 30, minlength=10) for chosen in even]
+        turns = Turns(n, seed)
+        weights = [weight[turns.take(weight, count, 0.7, seen)].mean() for _ in range(6)]
+        means[seed] = max(weights) - min(weights)
+    assert means[3] < 0.1 < 0.3 < means[None], "else heavy and light samples take turns as wholes"
+    assert all(bool(((part - 15).abs() <= 2).all()) for part in parts[3])
+    assert int((parts[None][0] - 15).abs().max()) == 15, "all at once: a part of the data set is left out"
+    unseen = Turns(n, 3).take(weight, count, 1.0, ~seen)  # no first pass over everything
     assert bool(((torch.bincount(unseen // 30, minlength=10) - 15).abs() <= 2).all())
-    assert not torch.equal(Agent(table, 3, AgentOptions()).due, Agent(table, 4, AgentOptions()).due)
+    assert not torch.equal(Turns(n, 3).due, Turns(n, 4).due)
+    assert Agent(ScoreTable(n), 3, AgentOptions()).turns.due.equal(Turns(n, 3).due), "staggered by default"
+    assert not Agent(ScoreTable(n), 3, AgentOptions(stagger=False)).turns.due.any()
 
 
 def test_levels_compare_within_a_pass_and_average_over_sights() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from det_seg_agent import Selector, StateError
+from det_seg_agent import Selector
 from det_seg_agent.det.sufficiency import sufficiency as of_boxes
 from det_seg_agent.seg.sufficiency import sufficiency as of_pixels
 
@@ -47,13 +47,3 @@ def test_afss_trains_on_what_is_not_sufficient_and_reviews_the_rest() -> None:
     assert hard.mean() > 0.95  # all, but for passes in which many reviews fall due at once
     assert 0.4 <= moderate.mean() < 0.5 and easy.mean() < 0.2
     assert bool((times > 0).all()), "everything is reviewed"
-
-
-def test_afss_says_what_it_needs() -> None:
-    selector = Selector(10, 4, strategy="afss", ratio=0.5)
-    selector.begin_pass(0)
-    ones = torch.ones(10)
-    selector.observe(torch.arange(10), ones, ones, ones[:, None])
-    selector.end_pass()
-    with pytest.raises(StateError, match="sufficiency"):
-        selector.begin_pass(1)

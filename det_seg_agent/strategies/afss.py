@@ -6,7 +6,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from det_seg_agent.errors import StateError
 from det_seg_agent.seeding import generator
 from det_seg_agent.strategies.base import Request, Selection, Strategy, register
 
@@ -39,19 +38,10 @@ class Afss(Strategy):
     needs_sufficiency = True
 
     def select(self, request: Request) -> Selection:
-        """Return exactly `count` samples.
-
-        Raises:
-            StateError: if no loop told a sufficiency.
-        """
+        """Return exactly `count` samples."""
         o, table = self.options, self.table
-        seen = table.last_pass >= 0
-        if bool(seen.any()) and not bool(table.sufficiency[seen].isfinite().any()):
-            raise StateError(
-                "agent.strategy='afss' needs a sufficiency of each image, and this loop tells none: pass `sufficiency` "
-                "to `Selector.observe`, or take another strategy."
-            )
-        known = torch.where(table.never_seen(), 0.0, table.sufficiency.nan_to_num(nan=1.0))  # unseen ones are hard
+        # Unseen ones are hard; a sample whose signals were not finite is left to chance and reviews.
+        known = torch.where(table.never_seen(), 0.0, table.sufficiency.nan_to_num(nan=1.0))
         table.score = 1 - known
         easy = known > o.easy
         moderate = (known >= o.moderate) & ~easy

@@ -6,7 +6,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from det_seg_agent.errors import StateError
 from det_seg_agent.features import FeatureStore
 from det_seg_agent.levels import ENTROPY, Levels
 from det_seg_agent.policy import BetaPolicy
@@ -16,32 +15,9 @@ from det_seg_agent.seeding import derive_seed, generator
 from det_seg_agent.signals import SampleSignals, Signals, per_sample
 from det_seg_agent.strategies.base import Request, Selection, Strategy, register
 from det_seg_agent.strategies.simple import top
+from det_seg_agent.turns import Turns
 
 ROWS = 65536  # samples that the policy scores at a time
-UNSEEN = 1024.0  # passes that a sample which was never seen is more due than any other
-GOLDEN = (5**0.5 - 1) / 2
-
-
-def phases(total: int, seed: int) -> Tensor:
-    """Return where in its turn each sample starts, (total,) float32 in [0, 1]: the golden ratio's multiples.
-
-    Any run of neighbours is spread evenly over the turn (Kronecker's low-discrepancy sequence), so that a selection
-    takes the same share of each part of a sorted data set or of a video, whose neighbours are alike.
-    """
-    start = torch.rand((), generator=generator(seed, "phases"), dtype=torch.float64)
-    return ((start + torch.arange(total, dtype=torch.float64) * GOLDEN) % 1).float()
-
-
-def rates(weight: Tensor, count: int, floor: float) -> Tensor:
-    """Return rates (N,) that add up to `count`: floor * count / N + c * weight, cut at 1; weights (N,) are >= 0."""
-    total = len(weight)
-    floor *= count / total
-    weight = weight + 1e-6
-    low, high = 0.0, total / float(weight.min())
-    for _ in range(60):  # the sum rises with c
-        c = (low + high) / 2
-        low, high = (c, high) if float((floor + c * weight).clamp(max=1).sum()) < count else (low, c)
-    return (floor + high * weight).clamp(max=1)
 
 
 class AgentOptions(BaseModel):
@@ -134,9 +110,7 @@ class Agent(Strategy):
         self.needs_sufficiency = o.difficulty == "insufficiency"
         self.store = FeatureStore(len(table) if o.fresh_scores else 0)
         self.levels = Levels(len(table), o.memory)
-        self.due = torch.zeros(len(table) if o.pick == "rate" else 0)
-        if o.pick == "rate" and o.stagger:
-            self.due = phases(len(table), seed)
+        self.turns = Turns(len(table) if o.pick == "rate" else 0, seed if o.stagger else None)
         self.norm = RunningNorm()
         self.ppo: Ppo | None = None
         self._stats: dict[str, float] = {}
@@ -157,18 +131,9 @@ class Agent(Strategy):
         return self.ppo
 
     def observe(self, samples: SampleSignals, signals: Signals, pass_index: int, total_passes: int) -> None:
-        """Store features for fresh scores, then train the policy on the pass's signals, mini-batch group by group.
-
-        Raises:
-            StateError: if the difficulty is to be the insufficiency, and this loop tells none.
-        """
+        """Store features for fresh scores, then train the policy on the pass's signals, mini-batch group by group."""
         o = self.options
         self.levels.update(samples)
-        if self.needs_sufficiency and not bool(self.levels.known(samples.index).isfinite().all()):
-            raise StateError(
-                "agent.options.difficulty='insufficiency' needs a sufficiency of each image, and this loop tells none: "
-                "pass `sufficiency` to `Selector.observe`, or take difficulty=loss."
-            )
         if o.fresh_scores:
             self.store.put(samples.index, samples.features)
         steps = int(signals.step[-1]) + 1
@@ -255,21 +220,12 @@ class Agent(Strategy):
                 policy = self.ppo.policy
                 score[rows] = policy.act(state, draw) if o.draw else policy.mean(state)
             table.score = score
-        indices = self._by_rate(request.count) if o.pick == "rate" else self._top(request)
+        if o.pick == "rate":
+            indices = self.turns.take(table.score, request.count, o.floor, table.never_seen())
+        else:
+            indices = self._top(request)
         weights = torch.full((len(indices),), 1 / request.ratio) if o.inverse_ratio_loss else None
         return Selection(indices, weights)
-
-    def _by_rate(self, count: int) -> Tensor:
-        """Return the `count` samples that are most due; a selection pays them back one pass.
-
-        Weights become rates: a floor + c * weight, at most 1, with c such that they add up to `count`. A sample of rate
-        1/3 so comes round every third pass, one that was never seen first of all.
-        """
-        weight = self.table.score.nan_to_num(nan=1.0)
-        self.due += rates(weight, count, self.options.floor)
-        indices = top(self.due + UNSEEN * self.table.never_seen(), count)
-        self.due[indices] -= 1
-        return indices
 
     def _top(self, request: Request) -> Tensor:
         """Return the `count` samples of the highest weights; some places are for samples that are due for review."""
@@ -291,7 +247,7 @@ class Agent(Strategy):
     def state_dict(self) -> dict[str, Any]:
         """Return policy, optimizer, reward statistics, stored features, levels, and how due each sample is."""
         state: dict[str, Any] = {"norm": self.norm.state_dict(), "store": self.store.state_dict(), "ppo": None}
-        state |= {"due": self.due, "levels": self.levels.state_dict()}
+        state |= {"due": self.turns.due, "levels": self.levels.state_dict()}
         if self.ppo is not None:
             state["ppo"] = self.ppo.state_dict()
             state["state_dim"] = self.ppo.policy.actor[0].in_features
@@ -302,7 +258,7 @@ class Agent(Strategy):
         self.norm.load_state_dict(state["norm"])
         self.store.load_state_dict(state["store"])
         self.levels.load_state_dict(state["levels"])
-        self.due = state["due"].clone()
+        self.turns.due = state["due"].clone()
         self.ppo = None  # a state from before the first signals takes the policy back too
         if state["ppo"] is not None:
             self._learner(state["state_dim"]).load_state_dict(state["ppo"])
