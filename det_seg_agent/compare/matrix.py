@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from det_seg_agent import __version__
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.scenes import write_scenes
 from det_seg_agent.schedule import Schedule
 from det_seg_agent.settings import Settings, parse, unknown_key
 from det_seg_agent.strategies import strategy_class
@@ -24,7 +26,7 @@ OURS = {
     "detection": ("project", "name", "exist_ok", "seed", "data", "resume", "mode", "task"),
     "segmentation": ("work_dir", "randomness.seed", "randomness", "experiment_name", "visualizer.name", "resume"),
 }
-SCENES = ("train", "val", "size", "seed", "mislabelled")  # what `write_scenes` takes
+SCENES = [name for name in signature(write_scenes).parameters if name != "folder"]
 MANY = 1_000_000  # samples at which a selection's rounding to whole samples no longer counts
 
 

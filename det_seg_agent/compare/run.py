@@ -46,12 +46,12 @@ class Runner:
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
         """Return what a finished cell left."""
-        content = read_json(self.folder / cell.folder / "result.json")
+        content = read_if_there(self.folder / cell.folder / "result.json")
         return content if content is not None and content.get("key") == cell.key else None
 
     def failure(self, cell: Cell) -> dict[str, Any] | None:
         """Return what is known of a cell that failed: "status" and "tail"."""
-        return None if self.result(cell) else read_json(self.folder / cell.folder / "failed.json")
+        return None if self.result(cell) else read_if_there(self.folder / cell.folder / "failed.json")
 
     def prepare(self, cells: list[Cell], console: Console) -> None:
         """Check settings and data of each task before anything trains.
@@ -72,12 +72,12 @@ class Runner:
                 console.print(f"{task}: measuring the pace by a very short run", highlight=False)
                 place = self.folder / f"calibrate-{task}"
                 ended = self._step("calibrate", first, place)
-                content = read_json(place / "outcome.json") or {}
+                content = read_if_there(place / "outcome.json") or {}
                 paid = {"wall_s": ended.wall, "cpu_s": ended.cpu, "pace_of": pace_of(first)}
                 write_json(place / "result.json", {**content, **paid})
 
     def _calibrated(self, cell: Cell) -> dict[str, Any] | None:
-        content = read_json(self.folder / f"calibrate-{cell.task}" / "result.json")
+        content = read_if_there(self.folder / f"calibrate-{cell.task}" / "result.json")
         return content if content is not None and content.get("pace_of") == pace_of(cell) else None
 
     def _step(self, step: str, cell: Cell, place: Path) -> Outcome:
@@ -159,7 +159,7 @@ class Runner:
         place = self.folder / cell.folder
         self._started[cell.name] = time.time()
         ended = self._spawn("train", cell, place)
-        outcome = read_json(place / "outcome.json")
+        outcome = read_if_there(place / "outcome.json")
         if ended.status or outcome is None:
             write_json(place / "failed.json", {"status": ended.status, "tail": tail(place, TAIL)})
             return ended if ended.status else Outcome(1, ended.wall, ended.cpu)
@@ -224,7 +224,7 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_if_there(path: Path) -> dict[str, Any] | None:
     """Return a JSON object, or None where there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
