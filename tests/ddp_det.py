@@ -1,10 +1,12 @@
 """Detection in several processes, gloo on a CPU, where the host knows CUDA devices alone.
 
 By torchrun: `python -m torch.distributed.run --nproc_per_node 2 ddp_det.py DATA FOLDER`; with a third word, the number
-of processes, it starts the host's own launcher instead. Each rank leaves what it holds in `FOLDER/rank_<r>.pt`.
+of processes, it starts the host's own launcher instead. Each rank leaves what it holds in `FOLDER/rank_<r>.pt`. With
+STOP_BEFORE=epoch in the environment all ranks are killed there, and with RESUME=checkpoint they go on from it.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ class CpuParallel(DistributedDataParallel):
 torch.nn.parallel.DistributedDataParallel = CpuParallel  # type: ignore[misc,assignment]
 
 from det_runs import fit  # noqa: E402
+from ultralytics import YOLO  # noqa: E402
 from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402
 
 from det_seg_agent.det.cli import judge  # noqa: E402
@@ -74,6 +77,8 @@ class OnCpuAgent(AgentDetectionTrainer, OnCpu):
         return loader
 
     def _on_train_epoch_start(self) -> None:
+        if self.epoch == int(os.environ.get("STOP_BEFORE", -1)):
+            os.kill(os.getpid(), signal.SIGKILL)
         super()._on_train_epoch_start()
         self.kept["stream"].append([])
         self.kept["shown"].append([])
@@ -104,6 +109,9 @@ def main(data: str, folder: Path, processes: int | None = None) -> None:
     os.environ["OUT"] = str(folder)
     if processes is not None:
         os.environ["PROCESSES"] = str(processes)
+    if "RESUME" in os.environ:
+        YOLO(os.environ["RESUME"]).train(trainer=OnCpuAgent, resume=True)
+        return
     model = folder / "yolov8n.yaml"
     fit(str(model), data, folder, "run", OnCpuAgent.configured(**AGENT), **RUN)
 

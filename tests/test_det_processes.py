@@ -22,15 +22,21 @@ SCRIPT = str(Path(__file__).with_name("ddp_det.py"))
 RUN_AGENT = {"ratio": 0.4, "final_full": 0}  # of ddp_det, which is not imported here: it changes torch for its process
 
 
-def launch(data: str, folder: Path, processes: int, own_launcher: bool = False) -> list[dict[str, Any]]:
-    """Run `ddp_det.py`; return what each rank held at the end, by rank."""
+def launch(
+    data: str, folder: Path, processes: int, own_launcher: bool = False, **environment: str
+) -> list[dict[str, Any]]:
+    """Run `ddp_det.py`; return what each rank held at the end, by rank; nothing of ranks that were killed."""
     write_model(folder)
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     last = [str(processes)] if own_launcher else []
     done = subprocess.run(
         [sys.executable, *([] if own_launcher else words), SCRIPT, data, str(folder), *last],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=400, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, capture_output=True, text=True, timeout=400,
+        check=False,
     )  # fmt: skip
+    if "STOP_BEFORE" in environment:
+        assert "SIGKILL" in done.stderr, done.stderr[-4000:]
+        return []
     assert done.returncode == 0, done.stderr[-4000:]
     return [torch.load(folder / f"rank_{rank}.pt", weights_only=False) for rank in range(processes)]
 
@@ -92,6 +98,21 @@ def test_ranks_hold_the_same_and_what_one_process_would(data_yaml: str, tmp_path
     ranks = launch(data_yaml, tmp_path, processes)
     check_ranks(ranks, tmp_path)
     assert equal(one_process(ranks).state_dict(), ranks[0]["state"]), "table, policy and history, bit for bit"
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_exactly_after_a_kill(data_yaml: str, tmp_path: Path) -> None:
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    whole = launch(data_yaml, tmp_path / "whole", 2)
+    launch(data_yaml, tmp_path / "cut", 2, STOP_BEFORE="2")
+    cut = launch(data_yaml, tmp_path / "cut", 2, RESUME=str(tmp_path / "cut/run/weights/last.pt"))
+    for one, other in zip(whole, cut, strict=True):
+        assert equal(one["state"], other["state"]), "table, policy, selection and history"
+        assert equal(one["weights"], other["weights"])
+        assert equal(one["selections"][2:], other["selections"]) and one["shown"][2:] == other["shown"]
+    first, second = read(tmp_path / "whole/run/trace"), read(tmp_path / "cut/run/trace")
+    assert first is not None and first.equals(second)
 
 
 @pytest.mark.slow
