@@ -33,6 +33,12 @@ def robust_scale(values: Tensor) -> Tensor:
     return min_max(values, percentile(values, 0.05), percentile(values, 0.95)) if len(values) else values
 
 
+def ranks(values: Tensor) -> Tensor:
+    """Return the rank of each value of a 1-d tensor, from 0 to 1 with mean 0.5; equal values share theirs."""
+    _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    return ((counts.cumsum(0) - counts / 2) / max(len(values), 1))[inverse]
+
+
 def balance(difficulty: Tensor, uncertainty: Tensor) -> Tensor:
     """Balance w = Var(D) / (Var(D) + Var(U) + 1e-8), population variances; a scalar in [0, 1)."""
     var_d, var_u = difficulty.var(unbiased=False), uncertainty.var(unbiased=False)
@@ -43,6 +49,20 @@ def quality(difficulty: Tensor, uncertainty: Tensor) -> tuple[Tensor, Tensor]:
     """Return q = w D + (1 - w) U, per sample in [0, 1], and the balance w."""
     w = balance(difficulty, uncertainty)
     return w * difficulty + (1 - w) * uncertainty, w
+
+
+def reward(action: Tensor, q: Tensor, kind: str) -> Tensor:
+    """Return the reward of each action in (0, 1) on a sample of quality q in [0, 1].
+
+    Args:
+        action, q: (n,) float32.
+        kind: "paper", a q, which is best at 1 for every sample; "centred", a (q - mean q), best at 0 or 1; or
+            "matching", a q - a^2 / 2, best at a = q, so that a policy that has learnt all there is still tells more
+            than two kinds of samples apart.
+    """
+    if kind == "matching":
+        return action * q - action**2 / 2
+    return action * (q - q.mean() if kind == "centred" else q)
 
 
 class RunningNorm:

@@ -10,7 +10,7 @@ from det_seg_agent.features import FeatureStore
 from det_seg_agent.levels import ENTROPY, Levels
 from det_seg_agent.policy import BetaPolicy
 from det_seg_agent.ppo import Ppo, PpoConfig, gae
-from det_seg_agent.rewards import RunningNorm, paper_difficulty, quality
+from det_seg_agent.rewards import RunningNorm, paper_difficulty, quality, ranks, reward
 from det_seg_agent.seeding import derive_seed, generator
 from det_seg_agent.signals import SampleSignals, Signals, per_sample
 from det_seg_agent.strategies.base import Request, Selection, Strategy, register
@@ -28,15 +28,13 @@ class AgentOptions(BaseModel):
     fresh_scores: bool = Field(True, description="score every sample with the current policy before each pass")
     history: bool = Field(True, description="the state holds the sample's levels beside the features, see levels.py")
     memory: float = Field(0.5, ge=0, lt=1, description="share of a sample's levels so far that a new sight leaves")
-    scaling: Literal["robust", "paper"] = Field(
-        "robust",
-        description="robust: D and U between their 5th and 95th "
-        "percentile; paper: D min-max in a mini-batch, U as it is",
+    scaling: Literal["rank", "robust", "paper"] = Field(
+        "rank",
+        description="robust: D and U between their 5th and 95th percentile; rank: so, and q is replaced by its rank; "
+        "paper: D min-max in a mini-batch, U as it is",
     )
-    centre: bool = Field(
-        True,
-        description="reward a (q - mean q) instead of a q, so that the best action of an "
-        "easy sample is 0 and not 1 too",
+    reward: Literal["matching", "centred", "paper"] = Field(
+        "matching", description="matching: a q - a^2 / 2, best at a = q; centred: a (q - mean q); paper: a q"
     )
     advantage: Literal["bandit", "gae"] = Field("bandit", description="bandit: r - V; gae: by row over mini-batches")
     update_batches: int | None = Field(None, ge=1, description="mini-batches in an update; null: the whole pass")
@@ -81,7 +79,7 @@ PAPER: dict[str, Any] = {
     "pick": "top",
     "draw": True,
     "scaling": "paper",
-    "centre": False,
+    "reward": "paper",
     "advantage": "gae",
     "update_batches": 10,
     "first_rounds": 1,
@@ -126,7 +124,7 @@ class Agent(Strategy):
         if self.ppo is None:
             o = self.options
             names = set(PpoConfig.__dataclass_fields__) - {"centre_advantage"}
-            config = PpoConfig(**o.model_dump(include=names), centre_advantage=o.centre)
+            config = PpoConfig(**o.model_dump(include=names), centre_advantage=o.reward != "paper")
             self.ppo = Ppo(BetaPolicy(state_dim, o.hidden, derive_seed(self.seed, "agent")), config)
         return self.ppo
 
@@ -160,14 +158,14 @@ class Agent(Strategy):
         draw = generator(self.seed, "ppo", pass_index, first)
         rows_of = rows[0] if len(rows) == 1 else SampleSignals.cat(rows)
         index, features = rows_of.index, rows_of.features
-        if o.scaling == "robust":
-            q, w = quality(self.levels.difficulty(index, o.difficulty), self.levels.known(index)[:, ENTROPY])
-            balances = [w]
-        else:
+        if o.scaling == "paper":
             pairs = [quality(paper_difficulty(r.loss), r.entropy.clamp(0, 1)) for r in rows]
             q, balances = torch.cat([p[0] for p in pairs]), [p[1] for p in pairs]
-        if o.centre:
-            q = q - q.mean()
+        else:
+            q, w = quality(self.levels.difficulty(index, o.difficulty), self.levels.known(index)[:, ENTROPY])
+            balances = [w]
+        if o.scaling == "rank":
+            q = ranks(q)
         lengths = [len(r) for r in rows]
         if o.advantage == "bandit" and len(index) > o.max_samples:
             keep = torch.randperm(len(index), generator=draw)[: o.max_samples]
@@ -181,11 +179,11 @@ class Agent(Strategy):
         reward_mean, policy_entropy = 0.0, 0.0
         for turn in range(o.first_rounds if fresh else o.rounds):
             action = learner.policy.act(state, draw)
-            raw = action * q
-            reward = self.norm(raw)
+            raw = reward(action, q, o.reward)
+            normed = self.norm(raw)
             with torch.no_grad():
                 value = learner.policy.value(state)
-            advantage = reward - value if o.advantage == "bandit" else self._gae(reward, value, lengths)
+            advantage = normed - value if o.advantage == "bandit" else self._gae(normed, value, lengths)
             before = learner.update(state, action, advantage, advantage + value, draw)
             if turn == 0:
                 reward_mean, policy_entropy = float(raw.mean()), before
