@@ -13,7 +13,7 @@ from det_seg_agent.errors import StateError
 from det_seg_agent.features import Projector
 from det_seg_agent.levels import Levels
 from det_seg_agent.ppo import gae
-from det_seg_agent.rewards import RunningNorm, balance, paper_difficulty, quality, robust_scale
+from det_seg_agent.rewards import RunningNorm, balance, paper_difficulty, quality, ranks, reward, robust_scale
 from det_seg_agent.schedule import Schedule
 from det_seg_agent.signals import SampleSignals, SignalBuffer, per_sample
 from det_seg_agent.strategies import Agent, Request, strategy_names
@@ -96,6 +96,13 @@ def test_rewards_by_hand() -> None:
     assert balance(d, u).item() == pytest.approx(w)
     assert torch.allclose(quality(d, u)[0], w * d + (1 - w) * u)
     assert robust_scale(torch.full((4,), 2.0)).tolist() == [0, 0, 0, 0]
+    assert ranks(torch.tensor([5.0, 0, 5, 9])).tolist() == [0.5, 0.125, 0.5, 0.875] and not len(ranks(d[:0]))
+    action = torch.linspace(0, 1, 101)
+    best = {
+        kind: action[reward(action, torch.full((101,), 0.3), kind).argmax()].item() for kind in ("paper", "matching")
+    }
+    assert best == {"paper": 1.0, "matching": pytest.approx(0.3)}
+    assert torch.allclose(reward(torch.ones(2), u, "centred"), u - 0.5)
 
 
 def test_running_norm_is_that_of_all_values() -> None:
@@ -169,9 +176,30 @@ def test_ppo_raises_the_weight_of_rewarded_samples(preset: str) -> None:
         selector.end_pass()
     chosen = selector.begin_pass(20).indices
     score = selector.table.score
-    margin = 0.4 if preset == "default" else 0.03  # the recipe rewards easy samples for large actions as well
-    assert score[::2].mean() > score[1::2].mean() + margin
-    assert hard[chosen].mean() > (0.7 if preset == "default" else 0.52)  # default: rates of at most .8
+    if preset == "default":  # ranks of two kinds, and the rates that follow from them
+        assert (score[::2] - 0.75).abs().max() < 0.1 and (score[1::2] - 0.25).abs().max() < 0.1
+        assert 0.6 < hard[chosen].mean() < 0.7
+    else:  # the recipe rewards easy samples for large actions as well
+        assert score[::2].mean() > score[1::2].mean() + 0.03 and hard[chosen].mean() > 0.52
+
+
+def test_weights_tell_samples_apart_to_the_end_of_a_long_run() -> None:
+    """Losses of a few samples are far above the others'; weights are spread as ranks are, and stay so."""
+    n, g = 300, torch.Generator().manual_seed(0)
+    hard = torch.rand(n, generator=g) ** 4
+    features = torch.randn(n, 8, generator=g) + 3 * hard[:, None]
+    spread = {}
+    for kind in ("matching", "centred"):
+        selector = Selector(n, 60, strategy="agent", ratio=0.5, final_full=0, options={"reward": kind})
+        for p in range(60):
+            selector.begin_pass(p)
+            feed(selector, features, 0.1 + hard, 0.1 + 0.8 * hard, 32)
+            selector.end_pass()
+        weight = selector.table.score
+        middle = weight.sort().values[n // 4 : 3 * n // 4]
+        spread[kind] = float(middle[-1] - middle[0])
+        assert torch.corrcoef(torch.stack([ranks(weight), ranks(hard)]))[0, 1] > 0.8
+    assert spread["matching"] > 0.3 > 0.1 > spread["centred"]
 
 
 @pytest.mark.parametrize("difficulty", ["insufficiency", "both"])
