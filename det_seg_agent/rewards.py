@@ -51,18 +51,13 @@ def quality(difficulty: Tensor, uncertainty: Tensor) -> tuple[Tensor, Tensor]:
     return w * difficulty + (1 - w) * uncertainty, w
 
 
-def reward(action: Tensor, q: Tensor, kind: str) -> Tensor:
-    """Return the reward of each action in (0, 1) on a sample of quality q in [0, 1].
+def reward(action: Tensor, q: Tensor, matching: bool) -> Tensor:
+    """Return a q as published, or, `matching`, a q - a^2 / 2, for actions a (n,) in (0, 1) on samples of quality q (n,).
 
-    Args:
-        action, q: (n,) float32.
-        kind: "paper", a q, which is best at 1 for every sample; "centred", a (q - mean q), best at 0 or 1; or
-            "matching", a q - a^2 / 2, best at a = q, so that a policy that has learnt all there is still tells more
-            than two kinds of samples apart.
+    The former is best at 1 for every sample of q > 0; the latter at a = q, so that a policy that has learnt all there is
+    still tells more than two kinds of samples apart.
     """
-    if kind == "matching":
-        return action * q - action**2 / 2
-    return action * (q - q.mean() if kind == "centred" else q)
+    return action * q - action**2 / 2 if matching else action * q
 
 
 class RunningNorm:

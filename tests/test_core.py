@@ -97,12 +97,9 @@ def test_rewards_by_hand() -> None:
     assert torch.allclose(quality(d, u)[0], w * d + (1 - w) * u)
     assert robust_scale(torch.full((4,), 2.0)).tolist() == [0, 0, 0, 0]
     assert ranks(torch.tensor([5.0, 0, 5, 9])).tolist() == [0.5, 0.125, 0.5, 0.875] and not len(ranks(d[:0]))
-    action = torch.linspace(0, 1, 101)
-    best = {
-        kind: action[reward(action, torch.full((101,), 0.3), kind).argmax()].item() for kind in ("paper", "matching")
-    }
-    assert best == {"paper": 1.0, "matching": pytest.approx(0.3)}
-    assert torch.allclose(reward(torch.ones(2), u, "centred"), u - 0.5)
+    action, q = torch.linspace(0, 1, 101), torch.full((101,), 0.3)
+    best = [float(action[reward(action, q, matching).argmax()]) for matching in (False, True)]
+    assert best == pytest.approx([1, 0.3])
 
 
 def test_running_norm_is_that_of_all_values() -> None:

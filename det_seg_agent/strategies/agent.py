@@ -166,6 +166,8 @@ class Agent(Strategy):
             balances = [w]
         if o.scaling == "rank":
             q = ranks(q)
+        if o.reward == "centred":
+            q = q - q.mean()
         lengths = [len(r) for r in rows]
         if o.advantage == "bandit" and len(index) > o.max_samples:
             keep = torch.randperm(len(index), generator=draw)[: o.max_samples]
@@ -179,7 +181,7 @@ class Agent(Strategy):
         reward_mean, policy_entropy = 0.0, 0.0
         for turn in range(o.first_rounds if fresh else o.rounds):
             action = learner.policy.act(state, draw)
-            raw = reward(action, q, o.reward)
+            raw = reward(action, q, o.reward == "matching")
             normed = self.norm(raw)
             with torch.no_grad():
                 value = learner.policy.value(state)
