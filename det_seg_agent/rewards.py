@@ -52,10 +52,10 @@ def quality(difficulty: Tensor, uncertainty: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def reward(action: Tensor, q: Tensor, matching: bool) -> Tensor:
-    """Return a q as published, or, `matching`, a q - a^2 / 2, for actions a (n,) in (0, 1) on samples of quality q (n,).
+    """Return a q as published, or, `matching`, a q - a^2 / 2, for actions a in (0, 1) and qualities q, both (n,).
 
-    The former is best at 1 for every sample of q > 0; the latter at a = q, so that a policy that has learnt all there is
-    still tells more than two kinds of samples apart.
+    The former is best at 1 for every sample of q > 0; the latter at a = q, so that a policy that has learnt all there
+    is still tells more than two kinds of samples apart.
     """
     return action * q - action**2 / 2 if matching else action * q
 
