@@ -22,6 +22,7 @@ from det_seg_agent.compare.page import page
 from det_seg_agent.compare.results import Row, front, rows_of
 from det_seg_agent.compare.run import Runner
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.strategies.agent import Agent, AgentOptions
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -87,6 +88,18 @@ def test_a_strategy_may_have_ratios_of_its_own(tmp_path: Path) -> None:
     controls |= {(1, label, ratio) for label in (SHORT, RANDOM) for ratio in (0.5, 0.3)}
     expected = controls | {(0, "loss", 0.5), (1, "entropy", 0.5), (1, "entropy", 0.3)}
     assert {(cell.seed, cell.label, cell.ratio) for cell in cells} == expected and len(cells) == len(expected)
+
+
+def test_a_changed_default_changes_the_cells_that_it_is_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write(tmp_path / "c.yaml", strategies=["loss", "agent"])
+    before = {cell.name: cell.key for cell in read(config)[1]}
+
+    class Changed(AgentOptions):
+        floor: float = 0.123
+
+    monkeypatch.setattr(Agent, "Options", Changed)
+    after = {cell.name: cell.key for cell in read(config)[1]}
+    assert [name for name in before if before[name] != after[name]] == ["detection agent 0.5 seed 0"]
 
 
 def result_of(cell: Cell, quality: float, images: int = 50, cpu: float = 10.0) -> dict[str, Any]:

@@ -101,7 +101,8 @@ class Cell:
     @cached_property
     def key(self) -> str:
         """Return the hash by which a finished cell is known: of all settings, our defaults too, and of our version."""
-        settings = parse(Settings, self.agent)
+        controls = {} if self.role == "selection" else {"strategy": FULL}
+        settings = parse(Settings, {**self.agent, **controls})
         cls = strategy_class(settings.strategy)
         options = cls.resolved(parse(cls.Options, settings.options), settings.preset).model_dump()
         known = {**asdict(self), "config": None, "version": __version__, "settings": settings.model_dump()}
