@@ -234,6 +234,11 @@ class Selector:
                 f"agent.strategy={saved}, or start a new run."
             )
         options, now = state.get("options", {}), self.strategy.options.model_dump()
+        if new := [key for key in now if key not in options]:
+            raise StateError(
+                f"the saved state knows nothing of agent.options.{new[0]}: it is of another version of "
+                "det_seg_agent or of the strategy. Resume with that version, or start a new run."
+            )
         if other := [key for key in now if now[key] != options.get(key)]:
             had = ", ".join(f"agent.options.{key}={options.get(key)!r}" for key in other)
             raise StateError(f"the saved state has {had}, else than this run. Resume with that, or start a new run.")

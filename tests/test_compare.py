@@ -82,8 +82,8 @@ def test_a_wrong_yaml_is_named(tmp_path: Path, change: dict[str, Any], message: 
 
 
 def test_a_strategy_may_have_ratios_of_its_own(tmp_path: Path) -> None:
-    strategies = ["loss", {"strategy": "entropy", "ratios": {0.5: [1], 0.3: [1]}}]
-    _, cells = read(write(tmp_path / "c.yaml", strategies=strategies, ratios={0.5: [0]}))
+    strategies = [{"strategy": "loss", "ratios": {0.5: [0]}}, {"strategy": "entropy", "ratios": {0.5: [1], 0.3: [1]}}]
+    _, cells = read(write(tmp_path / "c.yaml", strategies=["random", *strategies], ratios=None))
     controls = {(0, SHORT, 0.5), (0, RANDOM, 0.5), (0, FULL, 1.0), (1, FULL, 1.0)}
     controls |= {(1, label, ratio) for label in (SHORT, RANDOM) for ratio in (0.5, 0.3)}
     expected = controls | {(0, "loss", 0.5), (1, "entropy", 0.5), (1, "entropy", 0.3)}
@@ -212,4 +212,6 @@ def test_terminated_it_ends_its_cells_even_as_a_background_job(tmp_path: Path, s
     process.terminate()
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130 and "finished cells are kept" in said
-    assert not psutil.wait_procs(children, timeout=60)[1], "a cell went on alone"
+    assert not psutil.wait_procs(children, timeout=5)[1], "a cell went on alone"
+    assert not list(folder.glob(f"{stage}/outcome.json")), "it came to its end"
+    assert not list(folder.glob("*/failed.json")), "what was stopped did not fail"

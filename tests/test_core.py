@@ -228,6 +228,10 @@ def test_difficulty_by_insufficiency_selects_what_is_not_learnt_and_resumes(diff
     assert torch.cat(chosen[3:]).remainder(2).float().mean() < (0.35 if difficulty == "insufficiency" else 0.45)
     with pytest.raises(StateError, match="agent.options.floor=0.4"):
         make(floor=0.9).load_state_dict(first.state_dict())
+    older = first.state_dict()
+    del older["options"]["reward"]
+    with pytest.raises(StateError, match="knows nothing of agent.options.reward"):
+        make().load_state_dict(older)
 
 
 @pytest.mark.parametrize("settings", [{"options": {"difficulty": "insufficiency"}}, {"strategy": "afss"}])

@@ -44,7 +44,7 @@ class Block(BaseModel):
     strategies: list[Any] = Field(
         description="names, or mappings with label, settings of ours, and ratios of its own", min_length=1
     )
-    ratios: Any = Field(description="a list of ratios, or a mapping of ratio to seeds")
+    ratios: Any = Field(None, description="a list of ratios, or a mapping of ratio to seeds")
     seeds: list[int] = Field(default=[0], description="seeds of ratios given as a list", min_length=1)
 
 
@@ -225,6 +225,8 @@ def entry_of(task: str, given: Any, block: Block) -> Entry:
     """Return an entry of `strategies`, with the block's ratios where it has none of its own."""
     own = given if isinstance(given, Mapping) else {}
     label, agent = settings_of(task, {k: v for k, v in own.items() if k != "ratios"} or given, block.agent)
+    if label == RANDOM and "ratios" not in own and len(block.strategies) > 1:
+        return Entry(label, agent, {})
     if "ratios" not in own:
         return Entry(label, agent, ratios_of(f"{task}.ratios", block.ratios, block.seeds))
     if label == RANDOM:

@@ -43,6 +43,7 @@ class Runner:
         self.folder, self.jobs = folder, jobs
         self._running: dict[Any, subprocess.Popen[bytes]] = {}
         self._started: dict[str, float] = {}
+        self._stopped = False
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
         """Return what a finished cell left."""
@@ -149,6 +150,7 @@ class Runner:
         try:
             yield pool
         finally:
+            self._stopped = True
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(self._running.values()):
                 process.terminate()
@@ -160,6 +162,8 @@ class Runner:
         self._started[cell.name] = time.time()
         ended = self._spawn("train", cell, place)
         outcome = read_if_there(place / "outcome.json")
+        if self._stopped and ended.status:  # it was ended; that is no failure of its own
+            return ended
         if ended.status or outcome is None:
             write_json(place / "failed.json", {"status": ended.status, "tail": tail(place, TAIL)})
             return ended if ended.status else Outcome(1, ended.wall, ended.cpu)

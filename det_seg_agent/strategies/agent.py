@@ -45,7 +45,7 @@ class AgentOptions(BaseModel):
     max_samples: int = Field(2048, ge=1, description="samples of an update at most, drawn at random")
     difficulty: Literal["loss", "insufficiency", "both"] = Field(
         "loss",
-        description="D of the reward (robust): loss, insufficiency (1 - min(precision, recall)), or both's mean "
+        description="D of the reward (rank, robust): loss, insufficiency (1 - min(precision, recall)), or both's mean "
         "(the loss where no sufficiency is told)",
     )
     pick: Literal["top", "rate"] = Field(
