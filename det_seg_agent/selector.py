@@ -239,8 +239,8 @@ class Selector:
                 f"the saved state knows nothing of agent.options.{new[0]}: it is of another version of "
                 "det_seg_agent or of the strategy. Resume with that version, or start a new run."
             )
-        if other := [key for key in now if now[key] != options.get(key)]:
-            had = ", ".join(f"agent.options.{key}={options.get(key)!r}" for key in other)
+        if other := [key for key in now if now[key] != options[key]]:
+            had = ", ".join(f"agent.options.{key}={options[key]!r}" for key in other)
             raise StateError(f"the saved state has {had}, else than this run. Resume with that, or start a new run.")
         refuse_other_samples(unpacked(state.get("samples")), self.samples)
         self.table.load_state_dict(state["table"])

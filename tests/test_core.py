@@ -240,7 +240,7 @@ def test_what_needs_a_sufficiency_is_refused_where_none_is_told(settings: dict[s
     selector.begin_pass(0)
     ones = torch.ones(10)
     selector.observe(torch.arange(10), ones, ones, ones[:, None])
-    with pytest.raises(StateError, match="pass `sufficiency` to `Selector.observe`"):
+    with pytest.raises(StateError, match="pass `sufficiency` to `Selector.observe`.*difficulty=loss"):
         selector.end_pass()
 
 

@@ -101,8 +101,7 @@ class Cell:
     @cached_property
     def key(self) -> str:
         """Return the hash by which a finished cell is known: of all settings, our defaults too, and of our version."""
-        controls = {} if self.role == "selection" else {"strategy": FULL}
-        settings = parse(Settings, {**self.agent, **controls})
+        settings = parse(Settings, self.agent)
         cls = strategy_class(settings.strategy)
         options = cls.resolved(parse(cls.Options, settings.options), settings.preset).model_dump()
         known = {**asdict(self), "config": None, "version": __version__, "settings": settings.model_dump()}
@@ -195,14 +194,14 @@ def expand(task: str, block: Block, folder: Path, data: str | None) -> list[Cell
     if twice := {label for label in labels if labels.count(label) > 1 or label in (FULL, SHORT)}:
         raise ConfigError(f"{task}.strategies: {sorted(twice)} twice, or a control that is there anyway; rename it.")
     if RANDOM not in labels:
-        entries.insert(0, Entry(RANDOM, settings_of(task, {"strategy": RANDOM}, block.agent)[1], {}))
-    schedule = {k: v for k, v in block.agent.items() if k in Schedule.model_fields}
+        entries.insert(0, entry_of(task, RANDOM, block))
+    shorter_agent = {k: v for k, v in block.agent.items() if k in Schedule.model_fields} | {"strategy": FULL}
     cells = []
     for seed in sorted({seed for entry in entries for seeds in entry.seeds_of.values() for seed in seeds}):
-        cells.append(Cell(role="full", label=FULL, ratio=1.0, seed=seed, agent={"strategy": "full"}, **shared))
+        cells.append(Cell(role="full", label=FULL, ratio=1.0, seed=seed, agent={"strategy": FULL}, **shared))
         ratios = dict.fromkeys(r for entry in entries for r, seeds in entry.seeds_of.items() if seed in seeds)
         for ratio in ratios:
-            cells.append(Cell(role="short", label=SHORT, ratio=ratio, seed=seed, agent=schedule, **shared))
+            cells.append(Cell(role="short", label=SHORT, ratio=ratio, seed=seed, agent=shorter_agent, **shared))
             for entry in entries:
                 if entry.label != RANDOM and seed not in entry.seeds_of.get(ratio, ()):
                     continue
@@ -222,16 +221,27 @@ class Entry:
 
 
 def entry_of(task: str, given: Any, block: Block) -> Entry:
-    """Return an entry of `strategies`, with the block's ratios where it has none of its own."""
-    own = given if isinstance(given, Mapping) else {}
-    label, agent = settings_of(task, {k: v for k, v in own.items() if k != "ratios"} or given, block.agent)
-    if label == RANDOM and "ratios" not in own and len(block.strategies) > 1:
-        return Entry(label, agent, {})
-    if "ratios" not in own:
-        return Entry(label, agent, ratios_of(f"{task}.ratios", block.ratios, block.seeds))
-    if label == RANDOM:
+    """Return an entry of `strategies`, with its options checked, and the block's ratios where it has none of its own.
+
+    `random` beside others has none: it runs wherever they do.
+    """
+    own = {"strategy": given} if isinstance(given, str) else mapping(given, f"{task}.strategies")
+    has_ratios = "ratios" in own
+    ratios = own.pop("ratios", block.ratios)
+    agent = {**block.agent, **own}
+    if "strategy" not in agent:
+        raise ConfigError(f"{task}.strategies: {given!r} has no strategy.")
+    label = str(agent.pop("label", agent["strategy"]))
+    if "ratio" in agent or "seed" in agent:
+        raise ConfigError(f"{task}.strategies: {label}: ratio and seed are those of the matrix; remove them.")
+    cls = strategy_class(str(agent["strategy"]))
+    parse(cls.Options, agent.get("options", {}), f"{task}.{label}.options.")
+    if label == RANDOM and has_ratios:
         raise ConfigError(f"{task}.strategies: {RANDOM} runs wherever another strategy does; remove its ratios.")
-    return Entry(label, agent, ratios_of(f"{task}.strategies: {label}.ratios", own["ratios"], block.seeds))
+    if label == RANDOM and block.strategies != [given]:
+        return Entry(label, agent, {})
+    name = f"{task}.strategies: {label}.ratios" if has_ratios else f"{task}.ratios"
+    return Entry(label, agent, ratios_of(name, ratios, block.seeds))
 
 
 def data_of(task: str, block: Block, data: str | None) -> str:
@@ -266,21 +276,6 @@ def ratios_of(name: str, given: Any, seeds: list[int]) -> dict[float, list[int]]
         if not whole or len(set(seeds)) < len(seeds):
             raise ConfigError(f"{name}: {ratio!r}: {seeds!r} is not a list of different seeds, integers >= 0.")
     return {float(ratio): list(seeds) for ratio, seeds in seeds_of.items()}
-
-
-def settings_of(task: str, entry: Any, common: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return label and settings of an entry of `strategies`, with its options checked."""
-    if isinstance(entry, str):
-        entry = {"strategy": entry}
-    given = {**common, **mapping(entry, f"{task}.strategies")}
-    if "strategy" not in given:
-        raise ConfigError(f"{task}.strategies: {entry!r} has no strategy.")
-    label = str(given.pop("label", given["strategy"]))
-    if "ratio" in given or "seed" in given:
-        raise ConfigError(f"{task}.strategies: {label}: ratio and seed are those of the matrix; remove them.")
-    cls = strategy_class(str(given["strategy"]))
-    parse(cls.Options, given.get("options", {}), f"{task}.{label}.options.")
-    return label, given
 
 
 def shorter(length: int, budget: float) -> int:
