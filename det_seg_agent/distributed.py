@@ -1,46 +1,106 @@
-"""What all ranks know, in one place."""
+"""Several processes: rank 0 decides, the others send what they saw and receive what was decided."""
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
-from det_seg_agent.signals import Signals
+from det_seg_agent.errors import StateError
+
+T = TypeVar("T")
 
 
-def gather_signals(signals: Signals) -> Signals:
-    """Return the signals of every rank, in (step, rank) order and alike on all ranks; without a group, as they are.
+def world() -> tuple[int, int]:
+    """Return (rank, number of processes); (0, 1) without a process group."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
 
-    A collective: every rank must call it, once a pass.
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch's CPU arithmetic in one thread: how sums round must not depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def decide(work: Callable[[], T]) -> T:
+    """Return what `work` returns on rank 0, on every rank; where it raises there, raise the same on every rank.
+
+    A collective where there are several processes. The work is done in one thread.
     """
-    parts: list[Signals] = gather_objects(signals)
-    if len(parts) == 1:
-        return signals
-    parts = [part for part in parts if len(part)] or parts[:1]
-    step = torch.cat([part.step for part in parts])
-    offsets = torch.tensor([0, *[len(part) for part in parts]]).cumsum(0).tolist()
-    image = torch.cat([part.image + offset for part, offset in zip(parts, offsets, strict=False)])
-    order = step.argsort(stable=True)
-    row = torch.empty_like(order)
-    row[order] = torch.arange(len(order))
-    image = row[image]
-    credit = image.argsort(stable=True)
-    return Signals(
-        torch.cat([part.loss for part in parts])[order],
-        torch.cat([part.entropy for part in parts])[order],
-        torch.cat([part.sufficiency for part in parts])[order],
-        torch.cat([part.features for part in parts])[order],
-        step[order],
-        torch.cat([part.index for part in parts])[credit],
-        image[credit],
-        torch.cat([part.share for part in parts])[credit],
-    )
+    rank, processes = world()
+    if processes == 1:
+        with one_thread():
+            return work()
+    box: list[Any] = [None, None]
+    if rank == 0:
+        try:
+            with one_thread():
+                box[0] = work()
+        except Exception as error:  # else the others would wait for ever
+            box[1] = error
+    dist.broadcast_object_list(box, src=0)
+    if box[1] is not None:
+        raise box[1]
+    result: T = box[0]
+    return result
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """Return the value of every rank, by rank; a collective where there are several."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    """Return the value of every rank, by rank; a collective where there are several. For small values."""
+    processes = world()[1]
+    if processes == 1:
         return [value]
-    values: list[Any] = [value] * dist.get_world_size()
+    values: list[Any] = [value] * processes
     dist.all_gather_object(values, value)
     return values
+
+
+def refuse_unlike(mine: Callable[[], dict[str, Any]], what: str) -> None:
+    """Refuse to go on where the ranks do not agree. A collective where there are several.
+
+    Args:
+        mine: returns what this rank holds, by name; compared with what rank 0 holds.
+        what: when that is, for the message.
+
+    Raises:
+        StateError: on every rank, naming the first rank that differs, the name and both values.
+    """
+    if world()[1] == 1:
+        return
+    values = gather_objects(mine())
+    for rank, theirs in enumerate(values):
+        for name, value in values[0].items():
+            if theirs[name] != value:
+                raise StateError(
+                    f"{what}: rank {rank} has {name}={theirs[name]!r}, rank 0 has {name}={value!r}. Start all "
+                    "processes with the same settings, data and checkpoint."
+                )
+
+
+def gather_rows(rows: Tensor) -> list[Tensor]:
+    """Return the rows (n_r, ...) of every rank, by rank, on rank 0; nothing on the others.
+
+    A collective of tensors: ranks may have different n_r; dtype and the other sizes are the same. With NCCL the rows
+    pass through the current CUDA device.
+    """
+    rank, processes = world()
+    if processes == 1:
+        return [rows]
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else rows.device
+    lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(processes)]
+    dist.all_gather(lengths, torch.tensor([len(rows)], device=device))
+    longest = max(int(length) for length in lengths)
+    padded = torch.zeros(longest, *rows.shape[1:], dtype=rows.dtype, device=device)
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in range(processes)] if rank == 0 else None
+    dist.gather(padded, parts, dst=0)
+    return [part[: int(length)].cpu() for part, length in zip(parts or [], lengths, strict=False)]

@@ -1,19 +1,23 @@
 """Compact features: a fixed random projection, and one fp16 row per sample."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from det_seg_agent.distributed import one_thread
 from det_seg_agent.errors import StateError
 from det_seg_agent.seeding import generator
+
+BLOCK = 65536  # rows that are worked on at a time
 
 
 class Projector:
     """Projects features of any width to at most `dim` by a Gaussian random matrix (Johnson-Lindenstrauss).
 
     The matrix follows from (seed, width, dim), so it needs no saving. `dim=None`, or a width of at most `dim`, passes
-    features on as they are. Values are kept inside fp16's range.
+    features on as they are; `dim=0` keeps none. Values are kept inside fp16's range.
     """
 
     LIMIT = 6e4
@@ -44,17 +48,21 @@ class Projector:
                 f"features have {width} values a sample, earlier ones {self.in_features}: the model's width has "
                 "changed. Start a new run, or go on with the model that the state was saved with."
             )
-        if self.out_features == width:
-            return features.clamp(-self.LIMIT, self.LIMIT)
+        if self.out_features == width or self.dim == 0:
+            return features[:, : self.out_features].clamp(-self.LIMIT, self.LIMIT)
         if self._matrix is None or self._matrix.device != features.device:
             matrix = torch.randn(width, self.out_features, generator=generator(self.seed, "projection", width))
             self._matrix = (matrix / self.out_features**0.5).to(features.device)
-        with torch.autocast(features.device.type, enabled=False):
+        threads = one_thread() if features.device.type == "cpu" else nullcontext()
+        with threads, torch.autocast(features.device.type, enabled=False):
             return (features @ self._matrix).clamp(-self.LIMIT, self.LIMIT)
 
 
 class FeatureStore:
-    """The last feature vector of every sample: (num_samples, F) float16, 2 F bytes a sample (F = 64: 128 bytes)."""
+    """The last feature vector of every sample: (num_samples, F) float16, 2 F bytes a sample (F = 64: 128 bytes).
+
+    Within a pass a row is the mean of the sample's images so far, weighted by the share that shows it.
+    """
 
     def __init__(self, num_samples: int):
         self.num_samples = num_samples
@@ -62,15 +70,30 @@ class FeatureStore:
         self.mean = torch.zeros(0)
         self.std = torch.ones(0)
 
-    def put(self, index: Tensor, features: Tensor) -> None:
-        """Store (U, F) features of samples `index` (U,), and take their mean and std to standardise by."""
-        if not len(index):
-            return
+    def blend(self, index: Tensor, before: Tensor, features: Tensor, share: Tensor) -> None:
+        """Take features of samples into their means of this pass.
+
+        Args:
+            index: (U,) int64, distinct samples.
+            before: (U,) float32, the sum of shares that the stored rows stand for; 0 replaces a row of earlier passes.
+            features: (U, F) float32, sums of features times share.
+            share: (U,) float32 > 0, sums of shares.
+        """
         if self.rows.shape[1] != features.shape[1]:
             self.rows = torch.zeros(self.num_samples, features.shape[1], dtype=torch.float16)
-        self.rows[index] = features.half()
-        self.mean = features.mean(0)
-        self.std = features.std(0, unbiased=False).clamp(min=1e-4)
+        old = self.rows[index].float().mul_(before[:, None])
+        self.rows[index] = old.add_(features).div_((before + share)[:, None]).half()
+
+    def standardise(self, index: Tensor) -> None:
+        """Standardise by the mean and deviation of the samples `index` (U,) from now on."""
+        total, squares = torch.zeros(2, self.rows.shape[1], dtype=torch.float64)
+        for block in index.split(BLOCK):
+            rows = self.rows[block].float()
+            total += rows.sum(0)
+            squares += rows.square_().sum(0)
+        mean = total / max(len(index), 1)
+        self.mean = mean.float()
+        self.std = (squares / max(len(index), 1) - mean**2).clamp(min=0).sqrt().float().clamp(min=1e-4)
 
     def standardised(self, index: Tensor | slice) -> Tensor:
         """Return float32 features with the last pass's mean removed, over its std, clipped to +-5."""

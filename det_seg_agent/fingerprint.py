@@ -1,5 +1,6 @@
 """Which images a score table is of, so that a resume on other ones is refused."""
 
+import hashlib
 import os
 import zlib
 from collections.abc import Sequence
@@ -20,39 +21,53 @@ def relative(files: Sequence[str]) -> list[str]:
     return [path[shared.rfind("/") + 1 :] for path in paths]
 
 
-def packed(names: Sequence[str] | None) -> Tensor | None:
-    """Return names as one compressed uint8 tensor for a saved state, a few bytes each; None for None."""
-    return (
-        None
-        if names is None
-        else torch.frombuffer(bytearray(zlib.compress("\0".join(names).encode())), dtype=torch.uint8)
-    )
+def packed(files: Sequence[str] | None) -> Tensor | None:
+    """Return `relative(files)` as one compressed uint8 tensor for a saved state, a few bytes each; None for None.
+
+    Names may hold any bytes: those that are not UTF-8 are kept as Python has them (PEP 383).
+    """
+    if files is None:
+        return None
+    names = "\0".join(relative(files)).encode(errors="surrogateescape")
+    return torch.frombuffer(bytearray(zlib.compress(names)), dtype=torch.uint8)
 
 
-def unpacked(names: Tensor | None) -> list[str] | None:
-    """Return what `packed` was given."""
-    return None if names is None else zlib.decompress(names.numpy().tobytes()).decode().split("\0")
+def unpacked(names: Tensor) -> list[str]:
+    """Return the names that `packed` was made of."""
+    return zlib.decompress(names.numpy().tobytes()).decode(errors="surrogateescape").split("\0")
 
 
-def refuse_other_samples(then: Sequence[str] | None, now: Sequence[str] | None) -> None:
+def digest(*tensors: Tensor | None) -> str:
+    """Return a hash of tensors, by which processes see whether they hold the same."""
+    found = hashlib.blake2b(digest_size=8)
+    for tensor in tensors:
+        found.update(b"-" if tensor is None else tensor.numpy().tobytes())
+    return found.hexdigest()
+
+
+def refuse_other_samples(packed_then: Tensor | None, packed_now: Tensor | None) -> None:
     """Refuse a data set other than the state's, as scores belong to indices.
 
     Args:
-        then: images of the saved state by index, as `relative` gives them; None where it does not know them.
-        now: those of this run.
+        packed_then: images of the saved state by index, as `packed` gives them; None where it does not know them.
+        packed_now: those of this run.
 
     Raises:
         StateError: if any index stands for another image, or only one side knows its images; it says how many are
             added and removed, or that only the order is another.
     """
-    if then is None and now is None:
+    if packed_then is None and packed_now is None:
         return
-    if then is None or now is None:
+    if packed_then is None or packed_now is None:
+        which = "saved state" if packed_then is None else "run"
         raise StateError(
-            f"the {'saved state' if then is None else 'run'} does not say which images it is of, so that its scores "
-            "could go to others. Give samples= as when the state was saved, or start a new run."
+            f"the {which} does not say which images it is of, so that scores could go to others. Give samples= as when "
+            "the state was saved, or start a new run."
         )
-    if list(then) == list(now):
+    if torch.equal(packed_then, packed_now):
+        return
+    then, now = unpacked(packed_then), unpacked(packed_now)
+    if then == now:  # another version of zlib
         return
     before, after = _below_one_folder(then, now)
     added, removed = sorted(after - before), sorted(before - after)

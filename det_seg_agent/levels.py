@@ -1,4 +1,4 @@
-"""Running levels of a sample: its signals relative to those of the others, averaged over the passes that saw it."""
+"""Running levels of a sample: its signals compared with those of other samples, averaged over passes."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from det_seg_agent.rewards import robust_scale
-from det_seg_agent.signals import SampleSignals
+from det_seg_agent.sums import SampleSignals
 
 LOSS, ENTROPY, INSUFFICIENCY = range(3)
 
@@ -14,15 +14,15 @@ LOSS, ENTROPY, INSUFFICIENCY = range(3)
 class Levels:
     """Loss, entropy and 1 - sufficiency of each sample, (num_samples, 3) float16 in [0, 1].
 
-    NaN before the first sight, and where a loop tells no sufficiency.
+    NaN before the first signal, and for sufficiency where a loop does not provide it.
 
-    Each is scaled between the 5th and the 95th percentile of its pass, which puts them on one footing and takes out
-    the fall of the loss over training. A single sight of a sample is noisy, as augmentation shows another crop of it
-    each time, so that levels are exponential means over sights.
+    Each is taken without the drift of training (`sums.detrend`), and scaled between the 5th and the 95th percentile of
+    its pass, which puts them on one footing. A single observation of a sample is noisy, as augmentation shows another
+    crop of it each time, so that levels are exponential moving averages over passes.
 
     Args:
         num_samples: size of the training set.
-        memory: share of the mean so far that a new sight leaves, in [0, 1).
+        memory: decay of the moving average, in [0, 1): new = memory * old + (1 - memory) * observed.
     """
 
     def __init__(self, num_samples: int, memory: float):
@@ -31,7 +31,7 @@ class Levels:
 
     def update(self, samples: SampleSignals) -> None:
         """Take the signals of a pass."""
-        raw = samples.loss, samples.entropy, 1 - samples.sufficiency
+        raw = samples.relative[:, 0], samples.relative[:, 1], -samples.relative[:, 2]
         now = torch.full((len(samples), 3), float("nan"))
         for column, values in enumerate(raw):
             known = values.isfinite()
@@ -47,10 +47,12 @@ class Levels:
     def difficulty(self, index: Tensor, by: str) -> Tensor:
         """Return D (n,) in [0, 1] of samples that were seen: by "loss", "insufficiency", or the mean of "both".
 
-        Without a sufficiency, the mean of both is the loss.
+        Where a sample has no sufficiency, it is the loss.
         """
-        level = self.known(index)[:, [LOSS, INSUFFICIENCY]]
-        return {"loss": level[:, 0], "insufficiency": level[:, 1], "both": level.nanmean(1)}[by]
+        level = self.known(index)
+        loss = level[:, LOSS]
+        other = level[:, INSUFFICIENCY].where(level[:, INSUFFICIENCY].isfinite(), loss)
+        return {"loss": loss, "insufficiency": other, "both": (loss + other) / 2}[by]
 
     def inputs(self, index: Tensor | slice) -> Tensor:
         """Return them as inputs of a policy, (n, 3) float32 in [-1, 1]; 0 for what is not known."""

@@ -7,8 +7,11 @@ import torch
 from torch import Tensor
 
 
-def percentile(values: Tensor, share: float) -> Tensor:
-    """Return the value below which `share` of a 1-d tensor lies, linearly interpolated; any length, without a sort."""
+def percentile(values: Tensor, share: float | list[float]) -> Tensor:
+    """Return the value below which `share` of a 1-d tensor lies, linearly interpolated; any length, without a sort.
+
+    Several shares give a 1-d tensor.
+    """
     return torch.tensor(np.quantile(values.numpy(), share), dtype=values.dtype)
 
 
@@ -30,13 +33,16 @@ def paper_difficulty(loss: Tensor) -> Tensor:
 
 def robust_scale(values: Tensor) -> Tensor:
     """Scale between the 5th and the 95th percentile to [0, 1]: puts loss and entropy on the same footing."""
-    return min_max(values, percentile(values, 0.05), percentile(values, 0.95)) if len(values) else values
+    return min_max(values, *percentile(values, [0.05, 0.95])) if len(values) else values
 
 
 def ranks(values: Tensor) -> Tensor:
     """Return the rank of each value of a 1-d tensor, from 0 to 1 with mean 0.5; equal values share theirs."""
-    _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
-    return ((counts.cumsum(0) - counts / 2) / max(len(values), 1))[inverse]
+    ordered, order = values.sort()
+    _, place, counts = torch.unique_consecutive(ordered, return_inverse=True, return_counts=True)
+    rank = torch.empty(len(values))
+    rank[order] = ((counts.cumsum(0) - counts / 2) / max(len(values), 1))[place]
+    return rank
 
 
 def balance(difficulty: Tensor, uncertainty: Tensor) -> Tensor:

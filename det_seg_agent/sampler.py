@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.features import BLOCK
 from det_seg_agent.seeding import generator
 
 
@@ -67,7 +68,8 @@ class SelectionSampler(Sampler[int]):
         return torch.cat([order, order.repeat(-(-self.padding // len(order)))[: self.padding]])
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.order()[self.rank :: self.world_size].tolist())
+        for block in self.order()[self.rank :: self.world_size].split(BLOCK):  # as Python ints all are 40 bytes each
+            yield from block.tolist()
 
     def __len__(self) -> int:
         return (len(self.indices) + self.padding) // self.world_size

@@ -31,6 +31,8 @@ class Schedule(BaseModel):
         if self.schedule == "constant":
             if self.low is not None or self.high is not None:
                 raise ValueError("low and high belong to schedule=oscillating; remove them or set that schedule")
+            if self.period != type(self).model_fields["period"].default:
+                raise ValueError("period belongs to schedule=oscillating; remove it or set that schedule")
             return self
         if self.period % 2:
             raise ValueError(
@@ -54,8 +56,8 @@ class Schedule(BaseModel):
         return low, high
 
     def first_final_pass(self, total_passes: int) -> int:
-        """Return the first pass of the full ending: `int(passes * (1 - final_full))`, as InfoBatch counts."""
-        return int(total_passes * (1 - self.final_full))
+        """Return the first pass of the full ending: the last `final_full * total_passes` passes, rounded up."""
+        return total_passes - math.ceil(round(total_passes * self.final_full, 9))  # .3 of 90 is 27, not 27.000000001
 
     def ratio_at(self, pass_index: int, total_passes: int) -> float:
         """Return the ratio, in (0, 1], of pass `pass_index` (from 0) in a run of `total_passes`."""

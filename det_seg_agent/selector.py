@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from det_seg_agent.distributed import gather_objects, gather_signals
+from det_seg_agent.distributed import decide, gather_objects, gather_rows, one_thread, refuse_unlike, world
 from det_seg_agent.errors import ConfigError, StateError
 from det_seg_agent.features import Projector
-from det_seg_agent.fingerprint import packed, refuse_other_samples, relative, unpacked
+from det_seg_agent.fingerprint import digest, packed, refuse_other_samples
 from det_seg_agent.sampler import SelectionSampler
-from det_seg_agent.schedule import is_full
+from det_seg_agent.schedule import Schedule, is_full
 from det_seg_agent.settings import Settings, parse
-from det_seg_agent.signals import SignalBuffer, Signals, join, per_sample
-from det_seg_agent.strategies import Request, Selection, strategy_class
+from det_seg_agent.signals import SignalBuffer, Signals, by_step, empty_signals, join
+from det_seg_agent.strategies import Request, Selection, resolve
+from det_seg_agent.sums import Drift, SampleSums
 from det_seg_agent.table import ScoreTable
 
 
@@ -48,14 +49,18 @@ class PassReport:
 class Selector:
     """Schedule, strategy, score table and sampler of one run.
 
+    In several processes rank 0 learns and selects. The others send sums of what they saw, and receive indices and
+    weights; their score table stays empty. `begin_pass`, `gather` and `end_pass` are collectives.
+
     Args:
         num_samples: size of the training set.
         total_passes: passes of the whole run.
         settings: see `Settings`; keyword arguments are its fields.
-        rank, world_size: this process; all ranks hold the same table, policy and selection.
+        rank, world_size: this process, for the sampler.
         shuffle: whether the sampler shuffles.
         batch: see `SelectionSampler`.
         samples: image file of each sample, by which a state of other images is refused.
+        applies_weights: whether the loop scales losses by `weights_of`, which some strategies need.
 
     Raises:
         ConfigError: for anything that cannot work.
@@ -72,6 +77,7 @@ class Selector:
         shuffle: bool = True,
         batch: int = 1,
         samples: Sequence[str] | None = None,
+        applies_weights: bool = False,
         **fields: Any,
     ):
         if settings is not None and fields:
@@ -83,18 +89,32 @@ class Selector:
         self.total_passes, self.world_size = total_passes, world_size
         if samples is not None and len(samples) != num_samples:
             raise ConfigError(f"samples: {len(samples)} files of {num_samples} samples; give one for each.")
-        self.samples = None if samples is None else relative(samples)
+        self.samples = packed(samples)
         self.table = ScoreTable(num_samples)
-        cls = strategy_class(self.settings.strategy)
-        options = parse(cls.Options, self.settings.options, "agent.options.")
+        cls, options = resolve(self.settings)
         self.strategy = cls(self.table, seed, options, self.settings.preset)
+        if self.strategy.weighs and not applies_weights:
+            raise ConfigError(
+                f"agent.strategy={self.settings.strategy!r} with these settings scales the losses of samples. Multiply "
+                "each by `selector.weights_of(index)` and pass applies_weights=True, or take another strategy."
+            )
         self.buffer = SignalBuffer(Projector(self.strategy.feature_dim, seed))
+        keeps = self.strategy.keeps_features and self.strategy.feature_dim != 0
+        self.sums = SampleSums(num_samples, self.table.features if keeps else None)
         self.sampler = SelectionSampler(num_samples, seed, rank, world_size, shuffle, batch)
         self.selection = Selection(torch.arange(num_samples))
         self.previous = torch.zeros(num_samples, dtype=torch.bool)
         self.history: list[dict[str, float]] = []
         self.pass_index = -1
-        self._gathered: list[Signals] = []
+        self._start()
+
+    def _start(self) -> None:
+        """Forget the signals of a pass."""
+        self.buffer.clear()
+        self.sums.clear()
+        self._drift = Drift()
+        self._drifts: list[dict[str, Any]] = []  # of all ranks, when they were gathered last
+        self._images: list[Signals] = []  # where the strategy learns from images
         self._dropped = 0
 
     def __len__(self) -> int:
@@ -102,19 +122,42 @@ class Selector:
 
     @property
     def selects_all(self) -> bool:
-        """Whether the strategy walks over everything in every pass."""
+        """Whether the strategy selects everything in every pass."""
         return self.strategy.selects_all
 
-    def begin_pass(self, pass_index: int) -> Selection:
-        """Make the selection of pass `pass_index` and set the sampler to it; a pass begun again keeps its own."""
-        self.buffer.clear()
-        self._gathered, self._dropped = [], 0
+    def begin_pass(self, pass_index: int, total_passes: int | None = None) -> Selection:
+        """Make the selection of pass `pass_index` and set the sampler to it; a pass begun again keeps its own.
+
+        A collective: every rank must call it.
+
+        Args:
+            pass_index: from 0.
+            total_passes: of the whole run, where that has changed.
+
+        Raises:
+            StateError: if the ranks do not agree on pass, settings, data or state.
+        """
+        if total_passes is not None:
+            self.total_passes = total_passes
+        self._start()
         if pass_index != self.pass_index:
-            self.selection = self._select(pass_index)
+            refuse_unlike(lambda: self._identity(pass_index), f"pass {pass_index + 1}")
+            self.selection = decide(lambda: self._select(pass_index))
             self.pass_index = pass_index
         self.sampler.set_selection(self.selection.indices)
         self.sampler.set_epoch(pass_index)
         return self.selection
+
+    def _identity(self, pass_index: int) -> dict[str, Any]:
+        """Return what all ranks must have in common before a selection."""
+        return {
+            "pass": pass_index,
+            "total_passes": self.total_passes,
+            "num_samples": len(self),
+            "samples": digest(self.samples),
+            "world_size": self.world_size,
+            **{f"agent.{key}": value for key, value in self.settings.model_dump().items()},
+        }
 
     def _select(self, pass_index: int) -> Selection:
         ratio = 1.0 if self.selects_all else self.settings.ratio_at(pass_index, self.total_passes)
@@ -124,6 +167,15 @@ class Selector:
         selection = self.strategy.select(Request(pass_index, self.total_passes, count, ratio))
         check_selection(selection, len(self), f"{type(self.strategy).__name__}: pass {pass_index + 1}")
         return selection
+
+    def weights_of(self, index: Tensor) -> Tensor:
+        """Return the factors of the losses of samples `index` (B,), (B,) float32; 1 for what is not selected."""
+        chosen, weights = self.selection.indices, self.selection.weights
+        if weights is None:
+            return torch.ones(len(index))
+        index = index.cpu()
+        place = torch.searchsorted(chosen, index).clamp(max=len(chosen) - 1)
+        return torch.where(chosen[place] == index, weights[place], 1.0)
 
     def observe(
         self,
@@ -135,46 +187,94 @@ class Selector:
         share: Tensor | None = None,
         sufficiency: Tensor | None = None,
     ) -> None:
-        """Take the signals of a mini-batch; see `SignalBuffer.add`. Nothing is synchronised with the device."""
+        """Take the signals of a mini-batch; see `SignalBuffer.add`. The device is waited for once in 4,096 images."""
         self.buffer.add(loss, entropy, features, index, image, share, sufficiency)
+        if self.buffer.is_full:
+            self._sum_up()
+
+    def _sum_up(self, last: bool = False) -> None:
+        """Take what waits in the buffer into the sums."""
+        self._drifts = []
+        signals = self.buffer.drain()
+        if self.strategy.needs_images and len(signals):
+            self._images.append(signals)
+        with one_thread():
+            self.sums.add(*self._drift.push(signals, last))
 
     def gather(self) -> None:
-        """Bring the signals so far together from all ranks, so that `state_dict` on one of them holds the pass so far.
+        """Bring the signals so far together from all ranks, so that `state_dict` on rank 0 holds the pass so far.
 
-        A collective where there are several processes: every rank must call it.
+        A collective: every rank must call it.
         """
-        self._gathered.append(gather_signals(self.buffer.drain()))
-        self._dropped += sum(gather_objects(self.buffer.dropped))
+        self._sum_up()
+        self._collect()
+        self._drifts = gather_objects(self._drift.state_dict())
+
+    def _collect(self) -> None:
+        rank, processes = world()
+        self._dropped, self.buffer.dropped = self._dropped + sum(gather_objects(self.buffer.dropped)), 0
+        if processes == 1:
+            return
+        with one_thread():
+            self.sums.collect()
+        if self.strategy.needs_images:
+            width = max(gather_objects(self.buffer.projector.out_features))
+            mine = join(self._images) if self._images else empty_signals(width)
+            columns = {name: gather_rows(column) for name, column in vars(mine).items()}
+            parts = [Signals(**dict(zip(columns, part, strict=True))) for part in zip(*columns.values(), strict=True)]
+            self._images = [by_step(parts)] if rank == 0 else []
 
     def end_pass(self, images: int | None = None) -> PassReport:
-        """Gather the pass's signals from all ranks, update table and strategy, and report.
+        """Gather the pass's signals from all ranks, update table and strategy on rank 0, and report.
+
+        A collective: every rank must call it.
 
         Args:
-            images: images that the pass trained on, if that is not what the samplers of all ranks walk over.
+            images: images that the pass trained on, on all ranks together, if that is not what their samplers yield.
 
         Raises:
-            StateError: if the strategy needs a sufficiency of each image, and `observe` was told none.
+            StateError: if the strategy needs a sufficiency of each image, and `observe` was given none, or if a rank
+                trained on another selection.
         """
-        self.gather()
-        signals = join(self._gathered)
-        self._gathered = []
-        if len(signals):
-            samples = per_sample(signals)
-            if self.strategy.needs_sufficiency and not bool(samples.sufficiency.isfinite().all()):
+        refuse_unlike(self._held, f"end of pass {self.pass_index + 1}")
+        self._sum_up(last=True)
+        self._collect()
+        report = decide(lambda: self._learn(images))
+        row = {key: float(value) for key, value in asdict(report).items() if key != "pass_index"}
+        self.history = [*self._done(), {"pass": float(self.pass_index), **row}]
+        self._start()
+        return report
+
+    def _held(self) -> dict[str, Any]:
+        """Return what all ranks must have in common at the end of a pass."""
+        return {"pass": self.pass_index, "selection": digest(self.selection.indices, self.selection.weights)}
+
+    def _done(self) -> list[dict[str, float]]:
+        """Return the history of the passes before this one, which may be repeated after a fault."""
+        return [row for row in self.history if row["pass"] < self.pass_index]
+
+    def _learn(self, images: int | None) -> PassReport:
+        """Update table and strategy by the pass that has ended."""
+        samples = self.sums.samples()
+        stats: dict[str, float] = {}
+        if len(samples):
+            if self.strategy.needs_sufficiency and not bool(samples.sufficiency.isfinite().any()):
                 raise StateError(
                     f"agent.strategy={self.settings.strategy!r} with these options needs a sufficiency of each image, "
                     "and this loop tells none: pass `sufficiency` to `Selector.observe`, or take another strategy, or "
                     "the agent's difficulty=loss."
                 )
             self.table.update(samples, self.pass_index)
-            self.strategy.observe(samples, signals, self.pass_index, self.total_passes)
+            self.strategy.observe(samples, self.pass_index, self.total_passes)
+            if self._images:
+                self.strategy.observe_images(join(self._images), self.pass_index, self.total_passes)
+            stats = self.strategy.stats()
         self.table.show(self.selection.indices, self.pass_index)
         chosen = torch.zeros(len(self), dtype=torch.bool)
         chosen[self.selection.indices] = True
-        done = [row for row in self.history if row["pass"] < self.pass_index]
+        done = self._done()
         if len(done) == len(self.history):  # not a pass that is repeated after a fault
             self.table.selected += chosen.int()
-        stats = {key: float("nan") for key in ("balance", "reward", "policy_entropy")} | self.strategy.stats()
         report = PassReport(
             self.pass_index,
             len(self.selection) / len(self),
@@ -184,24 +284,21 @@ class Selector:
             int(done[-1]["images"] if done else 0)
             + (len(self.sampler) * self.world_size if images is None else images),
             self._dropped,
-            **stats,
+            **{key: stats.get(key, float("nan")) for key in ("balance", "reward", "policy_entropy")},
         )
         self.previous = chosen
-        row = {key: float(value) for key, value in asdict(report).items() if key != "pass_index"}
-        self.history = [*done, {"pass": float(self.pass_index), **row}]
         return report
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state; it loads with `torch.load(..., weights_only=True)`.
+        """Return the state, on rank 0; it loads with `torch.load(..., weights_only=True)`.
 
         Within a pass call `gather` before it; what was not gathered is not part of the state.
         """
-        part = join(self._gathered) if self._gathered else None
         return {
             "settings": self.settings.model_dump(),
             "total_passes": self.total_passes,
             "pass_index": self.pass_index,
-            "samples": packed(self.samples),
+            "samples": self.samples,
             "table": self.table.state_dict(),
             "options": self.strategy.options.model_dump(),
             "strategy": self.strategy.state_dict(),
@@ -210,39 +307,28 @@ class Selector:
             "weights": self.selection.weights,
             "previous": self.previous,
             "history": self.history,
-            "signals": None if part is None else vars(part),
+            "sums": self.sums.rows if self._drifts else None,
+            "drifts": self._drifts,
+            "step": self.buffer.step,
+            "images": [vars(part) for part in self._images],
             "dropped": self._dropped,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], other_length: bool = False) -> None:
         """Go on where `state_dict` was taken; within a pass, do not call `begin_pass` for it again.
 
+        Every rank may load it.
+
+        Args:
+            state: what `state_dict` gave.
+            other_length: whether the run may have another number of passes than that of the state.
+
         Raises:
-            StateError: if the state is of another strategy, other options, seed, data set size or, with `samples`,
-                other images.
+            StateError: if the state is of another strategy, preset, other options, seed, schedule, length or data set
+                size or, with `samples`, other images.
         """
-        seed = state["settings"]["seed"]
-        if seed != self.settings.seed:
-            raise StateError(
-                f"the saved state is of seed {seed}, this run has {self.settings.seed}. Resume with agent.seed={seed}, "
-                "or start a new run."
-            )
-        saved = state["settings"]["strategy"]
-        if saved != self.settings.strategy:
-            raise StateError(
-                f"the saved state is of strategy {saved!r}, this run has {self.settings.strategy!r}. Resume with "
-                f"agent.strategy={saved}, or start a new run."
-            )
-        options, now = state.get("options", {}), self.strategy.options.model_dump()
-        if new := [key for key in now if key not in options]:
-            raise StateError(
-                f"the saved state knows nothing of agent.options.{new[0]}: it is of another version of "
-                "det_seg_agent or of the strategy. Resume with that version, or start a new run."
-            )
-        if other := [key for key in now if now[key] != options[key]]:
-            had = ", ".join(f"agent.options.{key}={options[key]!r}" for key in other)
-            raise StateError(f"the saved state has {had}, else than this run. Resume with that, or start a new run.")
-        refuse_other_samples(unpacked(state.get("samples")), self.samples)
+        self._refuse_other_settings(state, other_length)
+        refuse_other_samples(state["samples"], self.samples)
         self.table.load_state_dict(state["table"])
         self.strategy.load_state_dict(state["strategy"])
         self.buffer.projector.in_features = state["in_features"]
@@ -250,19 +336,59 @@ class Selector:
         self.selection = Selection(state["selection"], state["weights"])
         self.previous = state["previous"].clone()
         self.history = list(state["history"])
-        self._gathered = [] if state["signals"] is None else [Signals(**state["signals"])]
-        self._dropped = state["dropped"]
+        self._start()
+        rank = world()[0]
+        self.buffer.step = state["step"]
+        if rank < len(state["drifts"]):
+            self._drift.load_state_dict(state["drifts"][rank])
+        if rank == 0 and state["sums"] is not None:  # rank 0 holds what all had seen
+            self.sums.rows = state["sums"].clone()
+            self._drifts = state["drifts"]
+            self._images = [Signals(**part) for part in state["images"]]
+            self._dropped = state["dropped"]
         self.sampler.set_selection(self.selection.indices)
         self.sampler.set_epoch(max(self.pass_index, 0))
 
+    def _refuse_other_settings(self, state: dict[str, Any], other_length: bool) -> None:
+        saved = state["settings"]
+        seed = saved["seed"]
+        if seed != self.settings.seed:
+            raise StateError(
+                f"the saved state is of seed {seed}, this run has {self.settings.seed}. Resume with agent.seed={seed}, "
+                "or start a new run."
+            )
+        if saved["strategy"] != self.settings.strategy:
+            raise StateError(
+                f"the saved state is of strategy {saved['strategy']!r}, this run has {self.settings.strategy!r}. "
+                f"Resume with agent.strategy={saved['strategy']}, or start a new run."
+            )
+        options, now = state.get("options", {}), self.strategy.options.model_dump()
+        if new := [key for key in now if key not in options]:
+            raise StateError(
+                f"the saved state knows nothing of agent.options.{new[0]}: it is of another version of "
+                "det_seg_agent or of the strategy. Resume with that version, or start a new run."
+            )
+        pairs = {f"agent.options.{key}": (options[key], now[key]) for key in now}
+        for key in ("preset", *Schedule.model_fields):
+            pairs[f"agent.{key}"] = saved[key], getattr(self.settings, key)
+        if not other_length:
+            pairs["total_passes"] = state["total_passes"], self.total_passes
+        if other := {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}:
+            then = ", ".join(f"{key}={pair[0]!r}" for key, pair in other.items())
+            here = ", ".join(f"{key}={pair[1]!r}" for key, pair in other.items())
+            raise StateError(
+                f"the saved state was made with {then}, and this run has {here}. Resume with what the state was made "
+                "with, or start a new run."
+            )
+
 
 def check_selection(selection: Selection, num_samples: int, name: str) -> None:
-    """Refuse a selection that no sampler can walk over, as a user's own strategy may make one.
+    """Refuse a selection that no sampler can yield, or weights that spoil losses, as a user's own strategy may give.
 
     Raises:
         ConfigError: naming the strategy, the pass and the first sample that is wrong.
     """
-    chosen = selection.indices
+    chosen, weights = selection.indices, selection.weights
     if not len(chosen):
         raise ConfigError(f"{name} selects no sample; a strategy returns the number of samples that it is asked for.")
     wrong = chosen[(chosen < 0) | (chosen >= num_samples)]
@@ -273,3 +399,13 @@ def check_selection(selection: Selection, num_samples: int, name: str) -> None:
         raise ConfigError(
             f"{name} selects sample {int(wrong[0])} after itself or a later one; sort and list each once."
         )
+    if weights is None:
+        return
+    if weights.shape != chosen.shape:
+        raise ConfigError(
+            f"{name} gives {tuple(weights.shape)} weights for {len(chosen)} samples; give one for each, or None."
+        )
+    wrong = chosen[~(weights.isfinite() & (weights > 0))]
+    if len(wrong):
+        weight = float(weights[chosen == wrong[0]])
+        raise ConfigError(f"{name} gives sample {int(wrong[0])} the weight {weight}; weights are finite and above 0.")

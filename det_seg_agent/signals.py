@@ -1,4 +1,4 @@
-"""What training forward passes tell of samples, from the device to one row per sample."""
+"""Signals of training images: from the device that makes them to the host, without waiting in a step."""
 
 from dataclasses import dataclass, field
 
@@ -54,72 +54,47 @@ class Signals:
 
 
 def join(parts: list[Signals]) -> Signals:
-    """Return the signals of consecutive stretches of one pass as those of one stretch."""
+    """Concatenate signals that were collected one after the other in one pass."""
     parts = [part for part in parts if len(part)] or parts[:1]
     if len(parts) == 1:
         return parts[0]
-    images, steps, step, image = 0, 0, [], []
-    for part in parts:
-        step.append(part.step + steps)
-        image.append(part.image + images)
-        images, steps = images + len(part), steps + int(part.step[-1]) + 1
-    columns = {
-        name: torch.cat([getattr(p, name) for p in parts]) for name in ("loss", "entropy", "sufficiency", "features")
-    }
-    credits = {name: torch.cat([getattr(p, name) for p in parts]) for name in ("index", "share")}
-    return Signals(**columns, **credits, step=torch.cat(step), image=torch.cat(image))
+    starts = [0, *torch.tensor([len(part) for part in parts]).cumsum(0).tolist()]
+    image = torch.cat([part.image + start for part, start in zip(parts, starts, strict=False)])
+    names = ("loss", "entropy", "sufficiency", "features", "step", "index", "share")
+    return Signals(image=image, **{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
-@dataclass(frozen=True)
-class SampleSignals:
-    """Signals of U distinct samples, as in `Signals`: `index` (U,) int64, rising; the rest float32, (U,) or (U, F)."""
-
-    index: Tensor
-    loss: Tensor
-    entropy: Tensor
-    sufficiency: Tensor
-    features: Tensor
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    @classmethod
-    def cat(cls, parts: "list[SampleSignals]") -> "SampleSignals":
-        """Return the rows of all parts, in order."""
-        return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in cls.__dataclass_fields__))
-
-
-def per_sample(signals: Signals) -> SampleSignals:
-    """Return one row per credited sample: the mean of its images, weighted by the share that shows it."""
-    index, row = torch.unique(signals.index, return_inverse=True)
-    weight = torch.zeros(len(index)).index_add_(0, row, signals.share).clamp_(min=1e-12)
-    share = signals.share / weight[row]
-
-    def mean(values: Tensor) -> Tensor:
-        part = values[signals.image].float()
-        part.mul_(share if values.dim() == 1 else share[:, None])
-        return torch.zeros(len(index), *values.shape[1:]).index_add_(0, row, part)
-
-    columns = (signals.loss, signals.entropy, signals.sufficiency, signals.features)
-    return SampleSignals(index, *map(mean, columns))
+def by_step(parts: list[Signals]) -> Signals:
+    """Merge the signals that several ranks collected in the same steps, in (step, rank) order."""
+    signals = join(parts)
+    order = signals.step.argsort(stable=True)
+    row = torch.empty_like(order)
+    row[order] = torch.arange(len(order))
+    image = row[signals.image]
+    credit = image.argsort(stable=True)
+    images = {name: getattr(signals, name)[order] for name in ("loss", "entropy", "sufficiency", "features", "step")}
+    return Signals(**images, index=signals.index[credit], image=image[credit], share=signals.share[credit])
 
 
 @dataclass
 class SignalBuffer:
-    """Collects the signals of a pass on the device that made them, without a host synchronisation in a step.
+    """Collects signals on the device that made them, without a host synchronisation in a step.
 
-    Every `chunk` images they move to the host; `drain` hands over the pass. Non-finite signals are dropped there and
-    counted in `dropped`.
+    Once `chunk` images wait (`is_full`), `drain` moves them to the host. Images whose signals are not finite are
+    dropped there and counted in `dropped`.
     """
 
     projector: Projector
     chunk: int = 4096
     dropped: int = 0
     _device: list[tuple[Tensor, ...]] = field(default_factory=list)
-    _host: list[tuple[Tensor, ...]] = field(default_factory=list)
-    _waiting: int = 0
     _images: int = 0
-    _step: int = 0
+    step: int = 0  # mini-batches of the pass so far
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a chunk of images waits."""
+        return self._images >= self.chunk
 
     def add(
         self,
@@ -142,7 +117,7 @@ class SignalBuffer:
             share = torch.ones(len(index), device=loss.device)
         if sufficiency is None:
             sufficiency = torch.full((images,), float("nan"), device=loss.device)
-        step = torch.full((images,), self._step, dtype=torch.int64, device=loss.device)
+        step = torch.full((images,), self.step, dtype=torch.int64, device=loss.device)
         compact = self.projector(features.detach().float()).half()
         self._device.append(
             (
@@ -156,30 +131,21 @@ class SignalBuffer:
                 share.to(loss.device, torch.float32, non_blocking=True),
             )
         )
-        self._step += 1
+        self.step += 1
         self._images += images
-        self._waiting += images
-        if self._waiting >= self.chunk:
-            self._to_host()
-
-    def _to_host(self) -> None:
-        if self._device:
-            self._host.append(tuple(torch.cat(column).cpu() for column in zip(*self._device, strict=True)))
-        self._device, self._waiting = [], 0
 
     def clear(self) -> None:
-        """Forget what was collected, as at the start of a pass."""
-        self._device, self._host, self._waiting, self._images, self._step, self.dropped = [], [], 0, 0, 0, 0
+        """Forget what was collected, and count mini-batches from 0, as at the start of a pass."""
+        self._device, self._images, self.step, self.dropped = [], 0, 0, 0
 
     def drain(self) -> Signals:
-        """Return the finite signals of the pass, on the host, credits in image order, and start anew."""
-        self._to_host()
-        if self._host:
-            signals = Signals(*(torch.cat(column) for column in zip(*self._host, strict=True)))
-        else:
-            signals = empty_signals(self.projector.out_features)
-        self.clear()
-        signals, self.dropped = finite(signals)
+        """Return the finite signals since the last `drain`, on the host, credits in image order."""
+        if not self._device:
+            return empty_signals(self.projector.out_features)
+        signals = Signals(*(torch.cat(column).cpu() for column in zip(*self._device, strict=True)))
+        self._device, self._images = [], 0
+        signals, dropped = finite(signals)
+        self.dropped += dropped
         return signals
 
 

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from det_seg_agent.errors import StateError
-from det_seg_agent.signals import SampleSignals
+from det_seg_agent.features import FeatureStore
+from det_seg_agent.sums import SampleSignals
 
 
 class ScoreTable:
-    """What is known of every sample, as columns of length `num_samples`, 28 bytes a sample.
+    """What is known of every sample, as columns of length `num_samples`, 28 bytes a sample without features.
 
     Attributes:
         score: float32, last score that the strategy gave; NaN before the first.
@@ -20,6 +21,7 @@ class ScoreTable:
         seen: int32, passes that showed the sample.
         last_pass: int32, last pass that showed it; -1 before the first.
         selected: int32, passes that selected it.
+        features: last feature vector of each sample, see `FeatureStore`; empty where the strategy keeps none.
     """
 
     COLUMNS = ("score", "loss", "entropy", "sufficiency", "seen", "last_pass", "selected")
@@ -33,6 +35,7 @@ class ScoreTable:
         self.seen = torch.zeros(num_samples, dtype=torch.int32)
         self.last_pass = torch.full((num_samples,), -1, dtype=torch.int32)
         self.selected = torch.zeros(num_samples, dtype=torch.int32)
+        self.features = FeatureStore(num_samples)
 
     def __len__(self) -> int:
         return len(self.score)
@@ -59,8 +62,8 @@ class ScoreTable:
         return self.last_pass < 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the columns."""
-        return {name: getattr(self, name) for name in self.COLUMNS}
+        """Return the columns and the features."""
+        return {**{name: getattr(self, name) for name in self.COLUMNS}, "features": self.features.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the columns.
@@ -76,3 +79,4 @@ class ScoreTable:
             )
         for name in self.COLUMNS:
             setattr(self, name, state[name].clone())
+        self.features.load_state_dict(state["features"])

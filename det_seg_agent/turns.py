@@ -22,14 +22,16 @@ def phases(total: int, seed: int) -> Tensor:
 
 def rates(weight: Tensor, count: int, floor: float) -> Tensor:
     """Return rates (N,) that add up to `count`: floor * count / N + c * weight, cut at 1; weights (N,) are >= 0."""
-    total = len(weight)
-    floor *= count / total
+    floor *= count / len(weight)
     weight = weight + 1e-6
-    low, high = 0.0, total / float(weight.min())
-    for _ in range(60):  # the sum rises with c
-        c = (low + high) / 2
-        low, high = (c, high) if float((floor + c * weight).clamp(max=1).sum()) < count else (low, c)
-    return (floor + high * weight).clamp(max=1)
+    free = torch.ones(len(weight), dtype=torch.bool)
+    while left := int(free.sum()):  # each round cuts more samples at 1, so that c rises, until no more are cut
+        scale = (count - (len(weight) - left) - floor * left) / float(weight[free].double().sum())
+        rate = floor + scale * weight
+        if bool((rate[free] < 1).all()):
+            return rate.clamp(max=1)
+        free &= rate < 1
+    return torch.ones_like(weight)
 
 
 class Turns:
@@ -43,7 +45,7 @@ class Turns:
     def __init__(self, num_samples: int, seed: int | None):
         self.due = torch.zeros(num_samples) if seed is None else phases(num_samples, seed)
 
-    def take(self, weight: Tensor, count: int, floor: float, first: Tensor) -> Tensor:
+    def take(self, weight: Tensor, count: int, floor: float, first: Tensor, draw: torch.Generator) -> Tensor:
         """Return the `count` samples that are most due, rising; a sample of rate 1/3 so comes round every third pass.
 
         Args:
@@ -51,8 +53,9 @@ class Turns:
             count: size of the selection.
             floor: least rate, as a share of count / num_samples.
             first: (num_samples,) bool, the samples that come before all others.
+            draw: breaks ties.
         """
         self.due += rates(weight.nan_to_num(nan=1.0), count, floor)
-        indices = top(self.due + UNSEEN * first, count)
+        indices = top(self.due + UNSEEN * first, count, draw)
         self.due[indices] -= 1
         return indices

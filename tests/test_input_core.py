@@ -121,7 +121,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "state of other options": (
         lambda: Selector(20, 4, options={"floor": 0.9}).load_state_dict(Selector(20, 4).state_dict()),
-        "the saved state has agent.options.floor=0.4, else than this run. Resume with that",
+        "the saved state was made with agent.options.floor=0.4, and this run has agent.options.floor=0.9",
     ),
 }
 

@@ -134,10 +134,10 @@ def train(
     from det_seg_agent.det.convert import prepare_data, read_json
     from det_seg_agent.det.settings import DetSettings
     from det_seg_agent.det.trainers import trainer_for
-    from det_seg_agent.strategies import strategy_class
+    from det_seg_agent.strategies import resolve
 
     settings = parse(DetSettings, agent, "agent.")
-    parse(strategy_class(settings.strategy).Options, settings.options, "agent.options.")
+    resolve(settings)
     data = host.get("data")
     if data is None and not host.get("resume"):
         raise ConfigError("data= is missing; give an Ultralytics YAML or the folder of an MS-COCO download.")

@@ -26,7 +26,7 @@ from det_seg_agent.det.resume import (
 )
 from det_seg_agent.det.settings import DetSettings, from_environment, in_environment
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.fingerprint import refuse_other_samples, relative
+from det_seg_agent.fingerprint import packed, refuse_other_samples
 from det_seg_agent.report import Report
 from det_seg_agent.selector import Selector
 from det_seg_agent.settings import parse, refuse_changes
@@ -113,9 +113,10 @@ class AgentTrainerMixin(BaseTrainer):
                 world_size=max(self.world_size, 1),
                 shuffle=not getattr(stock.dataset, "rect", False),
                 samples=files,
+                applies_weights=True,
             )
         else:  # after out-of-memory the host makes its loaders anew, with smaller batches
-            refuse_other_samples(self.selector.samples, relative(files))
+            refuse_other_samples(self.selector.samples, packed(files))
         # The host reads the loader's length as that of an epoch, for the warm-up: that of all images.
         self.selector.sampler.set_selection(torch.arange(len(self.selector)))
         if not selects_all:
@@ -141,7 +142,7 @@ class AgentTrainerMixin(BaseTrainer):
         files = [str(f) for f in self.train_loader.dataset.im_files]
         self.report = Report(self.save_dir, self.selector, files, self.agent_settings.trace)
         if self.saved is not None:
-            self.selector.load_state_dict(self.saved["selector"])
+            self.selector.load_state_dict(self.saved["selector"], other_length=True)
             # As in `get_dataloader`.
             self.selector.sampler.set_selection(torch.arange(len(self.selector)))
         if RANK in {-1, 0}:

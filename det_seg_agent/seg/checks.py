@@ -8,7 +8,7 @@ import numpy as np
 
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.settings import Settings, parse
-from det_seg_agent.strategies import strategy_class
+from det_seg_agent.strategies import resolve
 
 LOOPS = {"AgentIterLoop": "max_iters", "AgentEpochLoop": "max_epochs"}
 
@@ -24,7 +24,7 @@ def settings_of(config: Any) -> tuple[dict[str, Any], Settings]:
     if not isinstance(given, dict):
         raise ConfigError(f"agent={given!r} is not a dict; write agent = dict(strategy='agent', ratio=0.6).")
     settings = parse(Settings, given, "agent.")
-    parse(strategy_class(settings.strategy).Options, settings.options, "agent.options.")
+    resolve(settings)
     return given, settings
 
 

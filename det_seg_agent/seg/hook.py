@@ -101,7 +101,7 @@ class AgentHook(Hook):
         loader, (rank, world) = self._loader, get_dist_info()
         self.selector = Selector(
             len(loader.dataset), self._passes, settings, rank=rank, world_size=world, shuffle=loader.sampler.shuffle,
-            batch=loader.batch_size, samples=self._index.paths,
+            batch=loader.batch_size, samples=self._index.paths, applies_weights=True,
         )  # fmt: skip
         self.stock = self.selector.selects_all
         walk = stock_sampler(loader.sampler, self._by_iterations, host_seed) if self.stock else self.selector.sampler
@@ -144,7 +144,7 @@ class AgentHook(Hook):
                 "with load_from= its checkpoint and another work_dir."
             )
         self._select_by(settings, runner.seed)
-        self.selector.load_state_dict(self._saved["selector"])
+        self.selector.load_state_dict(self._saved["selector"], other_length=True)  # `check_state` says so
         self.over, self.done, self._random = self._saved["over"], self._saved["done"], self._saved["random"]
         if self._by_iterations:
             walked = runner.iter if self.stock else 0 if self.over else self.done
@@ -207,12 +207,9 @@ class AgentHook(Hook):
         self._tap.check_labels(shown, samples)
         self._shown = torch.tensor(shown)
         self._tap.signals, self._tap.weights = None, None
-        weights = self.selector.selection.weights
-        if weights is not None:
-            chosen = self.selector.selection.indices
-            place = torch.searchsorted(chosen, self._shown).clamp(max=len(chosen) - 1)
+        if self.selector.selection.weights is not None:
             # the host may show another image for a broken one, selected or not
-            self._tap.weights = torch.where(chosen[place] == self._shown, weights[place], 1.0)
+            self._tap.weights = self.selector.weights_of(self._shown)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Take the batch's signals, and end the pass where the loop counts iterations."""

@@ -8,18 +8,22 @@ from det_seg_agent.strategies.base import (
     Selection,
     Strategy,
     register,
+    resolve,
     strategy_class,
     strategy_names,
 )
 from det_seg_agent.strategies.infobatch import InfoBatch
+from det_seg_agent.strategies.quality import Even, Quality
 from det_seg_agent.strategies.simple import Full, Random, TopEntropy, TopLoss
 
 __all__ = [
     "Afss",
     "Agent",
+    "Even",
     "Full",
     "InfoBatch",
     "NoOptions",
+    "Quality",
     "Random",
     "Request",
     "Selection",
@@ -27,6 +31,7 @@ __all__ = [
     "TopEntropy",
     "TopLoss",
     "register",
+    "resolve",
     "strategy_class",
     "strategy_names",
 ]

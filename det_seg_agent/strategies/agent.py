@@ -1,23 +1,24 @@
 """The agent: a policy that weighs samples, trained by PPO while the model trains (Data Agent, arXiv 2603.07433)."""
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from det_seg_agent.features import FeatureStore
 from det_seg_agent.levels import ENTROPY, Levels
 from det_seg_agent.policy import BetaPolicy
 from det_seg_agent.ppo import Ppo, PpoConfig, gae
 from det_seg_agent.rewards import RunningNorm, paper_difficulty, quality, ranks, reward
 from det_seg_agent.seeding import derive_seed, generator
-from det_seg_agent.signals import SampleSignals, Signals, per_sample
-from det_seg_agent.strategies.base import Request, Selection, Strategy, register
+from det_seg_agent.signals import Signals
+from det_seg_agent.strategies.base import Request, Selection, Strategy, refuse_inert, register
 from det_seg_agent.strategies.simple import top
+from det_seg_agent.sums import SampleSignals
 from det_seg_agent.turns import Turns
 
-ROWS = 65536  # samples that the policy scores at a time
+ROWS = 4096  # samples that the policy scores at a time: they fit a processor's cache
 
 
 class AgentOptions(BaseModel):
@@ -27,7 +28,9 @@ class AgentOptions(BaseModel):
 
     fresh_scores: bool = Field(True, description="score every sample with the current policy before each pass")
     history: bool = Field(True, description="the state holds the sample's levels beside the features, see levels.py")
-    memory: float = Field(0.5, ge=0, lt=1, description="share of a sample's levels so far that a new sight leaves")
+    memory: float = Field(
+        0.5, ge=0, le=0.95, description="decay of a level's moving average; beyond 0.95 fp16 would not converge"
+    )
     scaling: Literal["rank", "robust", "paper"] = Field(
         "rank",
         description="robust: D and U between their 5th and 95th percentile; rank: so, and q is replaced by its rank; "
@@ -93,20 +96,67 @@ PAPER: dict[str, Any] = {
 }
 
 
+def inert_options(o: AgentOptions) -> dict[str, str]:
+    """Return the options that have no effect beside the others, each with the reason."""
+    rules = {
+        "unless pick=top": (o.pick != "top", ("review_after", "review_share")),
+        "unless pick=rate": (o.pick != "rate", ("floor", "stagger")),
+        "with scaling=paper": (o.scaling == "paper", ("difficulty",)),
+        "with scaling=paper and history=false": (o.scaling == "paper" and not o.history, ("memory",)),
+        "unless advantage=gae": (o.advantage != "gae", ("gamma", "lam")),
+        "unless advantage=bandit": (o.advantage != "bandit", ("max_samples",)),
+        "unless fresh_scores=true": (not o.fresh_scores, ("draw",)),
+    }
+    return {name: why for why, (off, names) in rules.items() if off for name in names}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What an update learns from: n samples (n,), their loss and entropy, and features (n, F), float32."""
+
+    index: Tensor
+    loss: Tensor
+    entropy: Tensor
+    features: Tensor
+
+    @classmethod
+    def of(cls, signals: Signals) -> "Rows":
+        """Return one row per credited sample: the mean of its images, weighted by the share that shows it."""
+        index, row = torch.unique(signals.index, return_inverse=True)
+        weight = torch.zeros(len(index)).index_add_(0, row, signals.share).clamp_(min=1e-12)
+        share = signals.share / weight[row]
+
+        def mean(values: Tensor) -> Tensor:
+            part = values[signals.image].float()
+            part.mul_(share if values.dim() == 1 else share[:, None])
+            return torch.zeros(len(index), *values.shape[1:]).index_add_(0, row, part)
+
+        return cls(index, *map(mean, (signals.loss, signals.entropy, signals.features)))
+
+    @classmethod
+    def cat(cls, parts: "list[Rows]") -> "Rows":
+        """Return the rows of all parts, in order."""
+        return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in cls.__dataclass_fields__))
+
+
 @register("agent")
 class Agent(Strategy):
     """Beta policy over samples, whose weights are rates of selection (`pick=rate`) or an order (`pick=top`)."""
 
     Options: ClassVar[type[BaseModel]] = AgentOptions
+    presets = ("default", "paper")
+    stat_names = ("balance", "reward", "policy_entropy")
     options: AgentOptions
 
     def __init__(self, table: Any, seed: int, options: AgentOptions, preset: str = "default"):
         super().__init__(table, seed, options, preset)
         o = self.options
-        self.feature_dim = o.feature_dim
+        self.feature_dim, self.keeps_features = o.feature_dim, o.fresh_scores
         self.weighs = o.inverse_ratio_loss
         self.needs_sufficiency = o.difficulty == "insufficiency"
-        self.store = FeatureStore(len(table) if o.fresh_scores else 0)
+        # The published recipe learns from mini-batch after mini-batch, and from features as they were in each.
+        self.needs_images = o.update_batches is not None or o.scaling == "paper" or not o.fresh_scores
+        self.needs_images |= o.advantage == "gae"
         self.levels = Levels(len(table), o.memory)
         self.turns = Turns(len(table) if o.pick == "rate" else 0, seed if o.stagger else None)
         self.norm = RunningNorm()
@@ -116,9 +166,10 @@ class Agent(Strategy):
     @classmethod
     def resolved(cls, options: Any, preset: str) -> Any:
         """Return the options in force: preset=paper has other defaults."""
-        if preset != "paper":
-            return options
-        return AgentOptions(**{**PAPER, **options.model_dump(exclude_unset=True)})
+        defaults = AgentOptions(**(PAPER if preset == "paper" else {}))
+        options = AgentOptions(**{**defaults.model_dump(), **options.model_dump(exclude_unset=True)})
+        refuse_inert(options, defaults, inert_options(options))
+        return options
 
     def _learner(self, state_dim: int) -> Ppo:
         if self.ppo is None:
@@ -128,12 +179,18 @@ class Agent(Strategy):
             self.ppo = Ppo(BetaPolicy(state_dim, o.hidden, derive_seed(self.seed, "agent")), config)
         return self.ppo
 
-    def observe(self, samples: SampleSignals, signals: Signals, pass_index: int, total_passes: int) -> None:
-        """Store features for fresh scores, then train the policy on the pass's signals, mini-batch group by group."""
-        o = self.options
+    def observe(self, samples: SampleSignals, pass_index: int, total_passes: int) -> None:
+        """Take the levels and features of a pass, then train the policy on it."""
         self.levels.update(samples)
-        if o.fresh_scores:
-            self.store.put(samples.index, samples.features)
+        if self.keeps_features:
+            self.table.features.standardise(samples.index)
+        if not self.needs_images:
+            rows = Rows(samples.index, samples.loss, samples.entropy, torch.zeros(len(samples), 0))
+            self._report([self._update([rows], pass_index, 0, pass_index / max(total_passes, 1))])
+
+    def observe_images(self, signals: Signals, pass_index: int, total_passes: int) -> None:
+        """Train the policy on the pass, one group of mini-batches after the other."""
+        o = self.options
         steps = int(signals.step[-1]) + 1
         group = o.update_batches or steps
         figures = []
@@ -142,25 +199,26 @@ class Agent(Strategy):
             part = signals.images(int(bounds[0]), int(bounds[1]))
             if len(part):
                 progress = (pass_index + first / steps) / max(total_passes, 1)
-                if o.advantage == "gae":
-                    rows = self._by_step(part)
-                else:
-                    rows = [samples] if len(part) == len(signals) else [per_sample(part)]
+                rows = self._by_step(part) if o.advantage == "gae" else [Rows.of(part)]
                 figures.append(self._update(rows, pass_index, first, progress))
-        keys = ("balance", "reward", "policy_entropy")
-        self._stats = {key: sum(f[i] for f in figures) / len(figures) for i, key in enumerate(keys)}
+        self._report(figures)
 
-    def _update(
-        self, rows: list[SampleSignals], pass_index: int, first: int, progress: float
-    ) -> tuple[float, float, float]:
+    def _report(self, figures: list[tuple[float, float, float]]) -> None:
+        self._stats = {key: sum(f[i] for f in figures) / len(figures) for i, key in enumerate(self.stat_names)}
+
+    def _update(self, rows: list[Rows], pass_index: int, first: int, progress: float) -> tuple[float, float, float]:
         """Make one update from some mini-batches; return (balance, mean reward, policy entropy in nats)."""
         o = self.options
         draw = generator(self.seed, "ppo", pass_index, first)
-        rows_of = rows[0] if len(rows) == 1 else SampleSignals.cat(rows)
-        index, features = rows_of.index, rows_of.features
+        every = rows[0] if len(rows) == 1 else Rows.cat(rows)
+        index, features, lengths = every.index, every.features, [len(r.index) for r in rows]
+        keep: Tensor | slice = slice(None)
+        if o.advantage == "bandit" and len(index) > o.max_samples:
+            keep = torch.randperm(len(index), generator=draw)[: o.max_samples]
+        index, features = index[keep], features[keep]
         if o.scaling == "paper":
             pairs = [quality(paper_difficulty(r.loss), r.entropy.clamp(0, 1)) for r in rows]
-            q, balances = torch.cat([p[0] for p in pairs]), [p[1] for p in pairs]
+            q, balances = torch.cat([p[0] for p in pairs])[keep], [p[1] for p in pairs]
         else:
             q, w = quality(self.levels.difficulty(index, o.difficulty), self.levels.known(index)[:, ENTROPY])
             balances = [w]
@@ -168,13 +226,7 @@ class Agent(Strategy):
             q = ranks(q)
         if o.reward == "centred":
             q = q - q.mean()
-        lengths = [len(r) for r in rows]
-        if o.advantage == "bandit" and len(index) > o.max_samples:
-            keep = torch.randperm(len(index), generator=draw)[: o.max_samples]
-            features, q, index = features[keep], q[keep], index[keep]
-        state = self.store.standardised(index) if o.fresh_scores else features
-        if o.history:
-            state = torch.cat([state, self.levels.inputs(index)], 1)
+        state = self._state(index, None if o.fresh_scores else features)
         fresh = self.ppo is None
         learner = self._learner(state.shape[1])
         learner.anneal(progress)
@@ -193,10 +245,16 @@ class Agent(Strategy):
                     self.table.score[index] = action
         return float(torch.stack(balances).mean()), reward_mean, policy_entropy
 
+    def _state(self, index: Tensor | slice, features: Tensor | None = None) -> Tensor:
+        """Return what the policy sees of samples, (n, S) float32: features, the stored ones or these, and levels."""
+        if features is None:
+            features = self.table.features.standardised(index)
+        return torch.cat([features, self.levels.inputs(index)], 1) if self.options.history else features
+
     @staticmethod
-    def _by_step(part: Signals) -> list[SampleSignals]:
+    def _by_step(part: Signals) -> list[Rows]:
         counts = torch.unique_consecutive(part.step, return_counts=True)[1].cumsum(0).tolist()
-        return [per_sample(part.images(a, b)) for a, b in zip([0, *counts[:-1]], counts, strict=True)]
+        return [Rows.of(part.images(a, b)) for a, b in zip([0, *counts[:-1]], counts, strict=True)]
 
     def _gae(self, reward: Tensor, value: Tensor, lengths: list[int]) -> Tensor:
         """Lay the mini-batches' rows along time, padded to the longest, and return the advantages of the real ones."""
@@ -214,20 +272,18 @@ class Agent(Strategy):
             score = torch.empty(len(table))
             for start in range(0, len(table), ROWS):
                 rows = slice(start, start + ROWS)
-                state = self.store.standardised(rows)
-                if o.history:
-                    state = torch.cat([state, self.levels.inputs(rows)], 1)
-                policy = self.ppo.policy
+                state, policy = self._state(rows), self.ppo.policy
                 score[rows] = policy.act(state, draw) if o.draw else policy.mean(state)
             table.score = score
+        ties = generator(self.seed, "ties", request.pass_index)
         if o.pick == "rate":
-            indices = self.turns.take(table.score, request.count, o.floor, table.never_seen())
+            indices = self.turns.take(table.score, request.count, o.floor, table.never_seen(), ties)
         else:
-            indices = self._top(request)
+            indices = self._top(request, ties)
         weights = torch.full((len(indices),), 1 / request.ratio) if o.inverse_ratio_loss else None
         return Selection(indices, weights)
 
-    def _top(self, request: Request) -> Tensor:
+    def _top(self, request: Request, ties: torch.Generator) -> Tensor:
         """Return the `count` samples of the highest weights; some places are for samples that are due for review."""
         o, table = self.options, self.table
         first = table.never_seen()
@@ -238,15 +294,15 @@ class Agent(Strategy):
                 oldest = table.last_pass[due].float() - table.score[due].nan_to_num(nan=1.0)
                 first = first.clone()
                 first[due[oldest.topk(limit, largest=False).indices]] = True
-        return top(table.score, request.count, first)
+        return top(table.score, request.count, ties, first)
 
     def stats(self) -> dict[str, float]:
         """Return balance w, mean reward (before normalisation) and policy entropy in nats of the last pass."""
         return self._stats
 
     def state_dict(self) -> dict[str, Any]:
-        """Return policy, optimizer, reward statistics, stored features, levels, and how due each sample is."""
-        state: dict[str, Any] = {"norm": self.norm.state_dict(), "store": self.store.state_dict(), "ppo": None}
+        """Return policy, optimizer, reward statistics, levels, and how due each sample is."""
+        state: dict[str, Any] = {"norm": self.norm.state_dict(), "ppo": None}
         state |= {"due": self.turns.due, "levels": self.levels.state_dict()}
         if self.ppo is not None:
             state["ppo"] = self.ppo.state_dict()
@@ -256,7 +312,6 @@ class Agent(Strategy):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self.norm.load_state_dict(state["norm"])
-        self.store.load_state_dict(state["store"])
         self.levels.load_state_dict(state["levels"])
         self.turns.due = state["due"].clone()
         self.ppo = None  # a state from before the first signals takes the policy back too

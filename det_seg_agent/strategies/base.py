@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.signals import SampleSignals, Signals
+from det_seg_agent.settings import Settings, parse
+from det_seg_agent.signals import Signals
+from det_seg_agent.sums import SampleSignals
 from det_seg_agent.table import ScoreTable
 
 
@@ -22,7 +24,7 @@ class NoOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Request:
-    """What a pass asks for: `count` of the samples, `ratio` of the data set, in pass `pass_index` of `total_passes`."""
+    """What a pass asks for: `count` samples, `ratio` of the data set, in pass `pass_index` of `total_passes`."""
 
     pass_index: int
     total_passes: int
@@ -32,7 +34,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Selection:
-    """`indices` (n,) int64, rising and distinct; `weights` (n,) float32 factors of their losses, None for all 1."""
+    """`indices` (n,) int64, rising and distinct; `weights` (n,) float32 > 0, factors of their losses; None: all 1."""
 
     indices: Tensor
     weights: Tensor | None = None
@@ -56,10 +58,15 @@ class Strategy(ABC):
 
     name: ClassVar[str] = ""
     Options: ClassVar[type[BaseModel]] = NoOptions
+    presets: ClassVar[tuple[str, ...]] = ("default",)
+    stat_names: ClassVar[tuple[str, ...]] = ()  # keys of `stats`
     selects_all: ClassVar[bool] = False
-    feature_dim: int | None = 1
+    feature_dim: int | None = 0  # values that features are projected to; None: as they are; 0: no features
+    keeps_features: bool = True  # whether `table.features` holds them
     weighs: bool = False  # whether its selections have weights
+    fixed_budget: bool = True  # whether a selection has the size that is asked for
     needs_sufficiency: bool = False  # whether it cannot do without that signal
+    needs_images: bool = False  # whether `observe_images` is called; all images of a pass are then kept in memory
 
     def __init__(self, table: ScoreTable, seed: int, options: Any, preset: str = "default"):
         self.table, self.seed, self.preset = table, seed, preset
@@ -67,27 +74,33 @@ class Strategy(ABC):
 
     @classmethod
     def resolved(cls, options: Any, preset: str) -> Any:
-        """Return the options in force under a preset."""
+        """Return the options in force under a preset.
+
+        Raises:
+            ConfigError: for an option that has no effect beside the others.
+        """
         return options
 
-    def observe(  # noqa: B027
-        self, samples: SampleSignals, signals: Signals, pass_index: int, total_passes: int
-    ) -> None:
+    def observe(self, samples: SampleSignals, pass_index: int, total_passes: int) -> None:  # noqa: B027
         """Take the signals of a finished pass; by default the score table is all that is needed.
 
+        Called on rank 0 alone, in one thread, as all that follows.
+
         Args:
-            samples: one row per sample that the pass showed, at least one.
-            signals: the training images that they come from.
+            samples: one row per sample that the pass showed, at least one; features are in `table.features`.
             pass_index: the pass, from 0.
             total_passes: passes of the run.
         """
+
+    def observe_images(self, signals: Signals, pass_index: int, total_passes: int) -> None:  # noqa: B027
+        """Take the images of a finished pass, at least one, in the order of training; called with `needs_images`."""
 
     @abstractmethod
     def select(self, request: Request) -> Selection:
         """Return the selection of a pass; asked only for passes with a ratio below 1."""
 
     def stats(self) -> dict[str, float]:
-        """Return figures of the last `observe`: any of balance, reward, policy_entropy."""
+        """Return figures of the last `observe`, by `stat_names`: any of balance, reward, policy_entropy."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -143,3 +156,35 @@ def strategy_class(name: str) -> type[Strategy]:
     raise ConfigError(
         f"agent.strategy={name!r} is not known. Valid: {', '.join(strategy_names())}, or package.module:Class."
     )
+
+
+def resolve(settings: Settings) -> tuple[type[Strategy], Any]:
+    """Return the class of `settings.strategy` and the options in force.
+
+    Raises:
+        ConfigError: for a strategy, a preset or options that do not exist, or have no effect.
+    """
+    cls = strategy_class(settings.strategy)
+    if settings.preset not in cls.presets:
+        raise ConfigError(
+            f"agent.preset={settings.preset!r} has no effect on agent.strategy={settings.strategy!r}; valid: "
+            f"{', '.join(cls.presets)}. Remove it, or take another strategy."
+        )
+    return cls, cls.resolved(parse(cls.Options, settings.options, "agent.options."), settings.preset)
+
+
+def refuse_inert(options: BaseModel, defaults: BaseModel, inert: dict[str, str]) -> None:
+    """Refuse options that were changed and have no effect.
+
+    Args:
+        options: those in force.
+        defaults: what they are when nothing is set.
+        inert: option -> why it has no effect, for those that have none now.
+
+    Raises:
+        ConfigError: naming the first of them.
+    """
+    for name, why in inert.items():
+        value = getattr(options, name)
+        if value != getattr(defaults, name):
+            raise ConfigError(f"agent.options.{name}={value!r} has no effect {why}. Remove it, or change that.")

@@ -1,43 +1,74 @@
 """InfoBatch (Qin et al., ICLR 2024) at a given ratio."""
 
+from typing import Any, ClassVar
+
 import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from det_seg_agent.seeding import generator
-from det_seg_agent.strategies.base import Request, Selection, Strategy, register
+from det_seg_agent.strategies.base import Request, Selection, Strategy, refuse_inert, register
 
 MIN_KEEP = 0.1
+
+
+class InfoBatchOptions(BaseModel):
+    """The published rule's switch."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    native: bool = Field(False, description="the published rule: a fixed probability, and the budget follows")
+    prune: float = Field(0.5, gt=0, lt=1, description="share of the samples below the mean that is pruned (native)")
 
 
 @register("infobatch")
 class InfoBatch(Strategy):
     """Prunes at random among the samples below the mean loss and scales the kept ones' losses by 1 / keep probability.
 
-    The published rule fixes the probability and lets the budget follow; here the budget is given and the probability
-    follows: with n of N samples below the mean, k = count - (N - n) of them are kept, each with probability k / n, so
-    that the expected gradient is that of the full pass. Where this would leave them a probability below 0.1, the
-    threshold rises above the mean until it is 0.1: without that no unbiased rescaling exists.
+    The published rule (`native`) fixes the probability and lets the budget follow. By default the budget is given and
+    the probability follows: with n of N samples below the mean, k = count - (N - n) of them are kept, each with
+    probability k / n, so that the expected gradient is that of the full pass. Where this would leave them a
+    probability below 0.1, the threshold rises above the mean until it is 0.1: without that no unbiased rescaling
+    exists.
     """
 
+    Options: ClassVar[type[BaseModel]] = InfoBatchOptions
+    options: InfoBatchOptions
     weighs = True
 
+    def __init__(self, table: Any, seed: int, options: InfoBatchOptions, preset: str = "default"):
+        super().__init__(table, seed, options, preset)
+        self.fixed_budget = not self.options.native
+
+    @classmethod
+    def resolved(cls, options: Any, preset: str) -> Any:
+        """Refuse `prune` without `native`."""
+        refuse_inert(options, cls.Options(), {} if options.native else {"prune": "unless native=true"})
+        return options
+
     def select(self, request: Request) -> Selection:
-        """Return exactly `count` samples and their weights; a sample never seen is never pruned."""
+        """Return `count` samples (native: as many as the rule keeps) and their weights; the unseen are never pruned."""
         loss = self.table.last("loss").nan_to_num(nan=float("inf"), neginf=float("-inf"))
+        self.table.score = self.table.last("loss")
         known = loss.isfinite()
         below = loss < (loss[known].mean() if bool(known.any()) else 0)
         total, low = len(loss), int(below.sum())
-        if request.count - (total - low) < MIN_KEEP * low:
+        keep = low - round(self.options.prune * low) if self.options.native else request.count - (total - low)
+        if not self.options.native and keep < MIN_KEEP * low:
             low = min(total, int((total - request.count) / (1 - MIN_KEEP)) + 1)
             below = torch.zeros(total, dtype=torch.bool)
             below[loss.topk(low, largest=False).indices] = True
-        low_index = below.nonzero().squeeze(1)
-        keep = request.count - (total - low)
-        draw = generator(self.seed, "infobatch", request.pass_index)
-        kept = low_index[torch.randperm(low, generator=draw)[:keep]]
-        weight = torch.ones(total)
-        weight[kept] = low / max(keep, 1)
+            keep = request.count - (total - low)
+        return self._selection(below, keep, generator(self.seed, "infobatch", request.pass_index))
+
+    @staticmethod
+    def _selection(below: Tensor, keep: int, draw: torch.Generator) -> Selection:
+        """Keep `keep` of the samples in the mask `below`, at random, and all others."""
+        low = below.nonzero().squeeze(1)
+        kept = low[torch.randperm(len(low), generator=draw)[:keep]]
+        weight = torch.ones(len(below))
+        weight[kept] = len(low) / max(keep, 1)
         chosen = ~below
         chosen[kept] = True
-        self.table.score = self.table.last("loss")
         indices = chosen.nonzero().squeeze(1)
         return Selection(indices, weight[indices])

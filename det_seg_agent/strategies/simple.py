@@ -7,15 +7,21 @@ from det_seg_agent.seeding import generator
 from det_seg_agent.strategies.base import Request, Selection, Strategy, register
 
 
-def top(score: Tensor, count: int, first: Tensor | None = None) -> Tensor:
-    """Return the `count` indices of the highest scores, rising; those in the mask `first`, and NaN, come before all."""
+def top(score: Tensor, count: int, draw: torch.Generator, first: Tensor | None = None) -> Tensor:
+    """Return the `count` indices of the highest scores, rising; those in the mask `first`, and NaN, come before all.
+
+    Of equal scores `draw` chooses: by index the first classes of a sorted data set would always win.
+    """
     score = score.nan_to_num(nan=float("inf"))
     if first is not None:
         score = score.masked_fill(first, float("inf"))
-    floor = score.kthvalue(len(score) - count + 1).values  # without a sort; of equal scores the first come
+    floor = score.kthvalue(len(score) - count + 1).values  # without a sort
     chosen = score > floor
     tied = (score == floor).nonzero().squeeze(1)
-    chosen[tied[: count - int(chosen.sum())]] = True
+    places = count - int(chosen.sum())
+    if places < len(tied):
+        tied = tied[torch.randperm(len(tied), generator=draw)[:places]]
+    chosen[tied] = True
     return chosen.nonzero().squeeze(1)
 
 
@@ -38,7 +44,7 @@ class Random(Strategy):
         """Return `count` random samples."""
         draw = generator(self.seed, "random", request.pass_index)
         self.table.score = torch.rand(len(self.table), generator=draw)
-        return Selection(top(self.table.score, request.count))
+        return Selection(top(self.table.score, request.count, draw))
 
 
 @register("loss")
@@ -48,7 +54,7 @@ class TopLoss(Strategy):
     def select(self, request: Request) -> Selection:
         """Return the `count` samples of the largest loss, unseen ones first."""
         self.table.score = self.table.last("loss")
-        return Selection(top(self.table.score, request.count))
+        return Selection(top(self.table.score, request.count, generator(self.seed, "ties", request.pass_index)))
 
 
 @register("entropy")
@@ -58,4 +64,4 @@ class TopEntropy(Strategy):
     def select(self, request: Request) -> Selection:
         """Return the `count` samples of the largest entropy, unseen ones first."""
         self.table.score = self.table.last("entropy")
-        return Selection(top(self.table.score, request.count))
+        return Selection(top(self.table.score, request.count, generator(self.seed, "ties", request.pass_index)))
