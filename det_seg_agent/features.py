@@ -61,7 +61,8 @@ class Projector:
 class FeatureStore:
     """The last feature vector of every sample: (num_samples, F) float16, 2 F bytes a sample (F = 64: 128 bytes).
 
-    Within a pass a row is the mean of the sample's images so far, weighted by the share that shows it.
+    Features are less those of the images that were trained on just before and after (`sums.less_mean`). Within a pass a
+    row is the mean of the sample's images so far, weighted by the share that shows it.
     """
 
     def __init__(self, num_samples: int):

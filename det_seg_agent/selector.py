@@ -317,7 +317,7 @@ class Selector:
     def load_state_dict(self, state: dict[str, Any], other_length: bool = False) -> None:
         """Go on where `state_dict` was taken; within a pass, do not call `begin_pass` for it again.
 
-        Every rank may load it.
+        Every rank loads it.
 
         Args:
             state: what `state_dict` gave.
@@ -329,15 +329,16 @@ class Selector:
         """
         self._refuse_other_settings(state, other_length)
         refuse_other_samples(state["samples"], self.samples)
-        self.table.load_state_dict(state["table"])
-        self.strategy.load_state_dict(state["strategy"])
+        rank = world()[0]
+        if rank == 0:
+            self.table.load_state_dict(state["table"])
+            self.strategy.load_state_dict(state["strategy"])
         self.buffer.projector.in_features = state["in_features"]
         self.pass_index = state["pass_index"]
         self.selection = Selection(state["selection"], state["weights"])
         self.previous = state["previous"].clone()
         self.history = list(state["history"])
         self._start()
-        rank = world()[0]
         self.buffer.step = state["step"]
         if rank < len(state["drifts"]):
             self._drift.load_state_dict(state["drifts"][rank])

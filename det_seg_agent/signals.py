@@ -17,7 +17,7 @@ class Signals:
         entropy: (I,) float32 in [0, 1], predictive entropy of each image.
         sufficiency: (I,) float32 in [0, 1], min of precision and recall on each image (AFSS, arXiv 2603.17684); NaN
             where a loop does not tell it.
-        features: (I, F) float16, feature vector of each image.
+        features: (I, F) float16 (float32 once the drift is out), feature vector of each image.
         step: (I,) int64, the mini-batch that the image was in, rising within a pass.
         index: (C,) int64, dataset index that a credit goes to.
         image: (C,) int64, row of the image that the credit is for.

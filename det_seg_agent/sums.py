@@ -1,6 +1,6 @@
 """Signals of a pass by sample: sums that take images in as they come, in memory that does not grow with them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -61,6 +61,18 @@ def detrend(values: Tensor, half: int = NEIGHBOURS) -> Tensor:
     return (difference / (deviation + 1e-6)).float()
 
 
+def less_mean(features: Tensor, first: int, count: int, half: int = NEIGHBOURS) -> Tensor:
+    """Return the rows `first` .. `first + count - 1` of features (n, F), less the mean of `half` rows on either side.
+
+    It takes out the drift of the model's features, within a pass and from pass to pass.
+    """
+    sums = torch.cat([torch.zeros(1, features.shape[1], dtype=torch.float64), features.double().cumsum(0)])
+    row = torch.arange(first, first + count)
+    low, high = (row - half).clamp(min=0), (row + half + 1).clamp(max=len(features))
+    mean = (sums[high] - sums[low]) / (high - low)[:, None]
+    return features[first : first + count].float() - mean.float()
+
+
 class Drift:
     """Takes the drift out of a stream of images, `NEIGHBOURS` images late, however it is cut into pieces.
 
@@ -69,31 +81,37 @@ class Drift:
 
     def __init__(self) -> None:
         self.waiting: Signals | None = None  # images whose later neighbours are not all here yet
-        self.before = torch.zeros(0, 3)  # loss, entropy and sufficiency of the images before them
+        self.before: Signals | None = None  # the images before them
 
     def push(self, signals: Signals, last: bool = False) -> tuple[Signals, Tensor]:
-        """Take images, and return those whose neighbours are complete (`last`: all) with `SampleSignals.relative`."""
+        """Take images, and return those whose neighbours are complete (`last`: all).
+
+        Returns:
+            The images, their features less those of their neighbours, and their `SampleSignals.relative`.
+        """
         waiting = signals if self.waiting is None else join([self.waiting, signals])
-        values = torch.cat([self.before, torch.stack([waiting.loss, waiting.entropy, waiting.sufficiency], 1)])
         done = len(waiting) if last else max(0, len(waiting) - NEIGHBOURS)
         if not done:
             self.waiting = waiting
             return waiting.images(0, 0), torch.zeros(0, 3)
-        first = len(self.before)
-        # Only what the windows of these images reach over is looked at.
-        relative = torch.stack([detrend(column[: first + done + NEIGHBOURS]) for column in values.T], 1)
+        known = waiting if self.before is None else join([self.before, waiting])
+        first = len(known) - len(waiting)
+        reach = slice(first + done + NEIGHBOURS)  # of the windows of these images
+        columns = [detrend(column[reach])[first:] for column in (known.loss, known.entropy, known.sufficiency)]
+        features = less_mean(known.features[reach], first, done)
         self.waiting = waiting.images(done, len(waiting))
-        self.before = values[max(0, first + done - NEIGHBOURS) : first + done]
-        return waiting.images(0, done), relative[first : first + done]
+        self.before = known.images(max(0, first + done - NEIGHBOURS), first + done)
+        return replace(waiting.images(0, done), features=features), torch.stack(columns, 1)[:done]
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors only."""
-        return {"before": self.before, "waiting": None if self.waiting is None else vars(self.waiting)}
+        return {key: None if value is None else vars(value) for key, value in vars(self).items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self.before = state["before"]
-        self.waiting = None if state["waiting"] is None else Signals(**state["waiting"])
+        self.waiting, self.before = (
+            None if state[key] is None else Signals(**state[key]) for key in ("waiting", "before")
+        )
 
 
 class SampleSums:
@@ -136,21 +154,30 @@ class SampleSums:
         """Bring the sums of all ranks together on rank 0; those of the others start from 0. A collective."""
         width = 0 if self.store is None else max(gather_objects(self.store.rows.shape[1]))
         for start in range(0, len(self.rows), BLOCK):
-            index = start + (self.rows[start : start + BLOCK, 0] > 0).nonzero().squeeze(1)
-            rows = self.rows[index]
-            parts = [gather_rows(index), gather_rows(rows)]
-            if self.store is not None:
-                features = torch.zeros(len(index), width)  # a rank that has seen nothing yet knows no width
-                if len(index):
-                    features = self.store.rows[index].float() * rows[:, :1]
-                parts.append(gather_rows(features))
+            index, rows, features = self.block(start, width)
+            parts = [gather_rows(column) for column in (index, rows, features)]
             if not parts[0]:
                 self.rows[index] = 0
             # Rank by rank, so that the order of the additions does not depend on how long each took.
-            for i, sums, *shared in list(zip(*parts, strict=True))[1:]:
-                if self.store is not None:
-                    self.store.blend(i, self.rows[i, 0], shared[0], sums[:, 0])
-                self.rows[i] += sums
+            for part in list(zip(*parts, strict=True))[1:]:
+                self.merge(*part)
+
+    def block(self, start: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (index, sums, features times share) of the samples from `start` on that this rank saw.
+
+        `width` is that of the features, which a rank that has seen nothing does not know.
+        """
+        index = start + (self.rows[start : start + BLOCK, 0] > 0).nonzero().squeeze(1)
+        rows, features = self.rows[index], torch.zeros(len(index), width)
+        if self.store is not None and len(index):
+            features = self.store.rows[index].float() * rows[:, :1]
+        return index, rows, features
+
+    def merge(self, index: Tensor, rows: Tensor, features: Tensor) -> None:
+        """Add what `block` of another process returns."""
+        if self.store is not None and len(index):
+            self.store.blend(index, self.rows[index, 0], features, rows[:, 0])
+        self.rows[index] += rows
 
     def samples(self) -> SampleSignals:
         """Return the means of the samples that were seen."""

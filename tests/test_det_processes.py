@@ -14,8 +14,9 @@ from same import equal
 from det_seg_agent import Selector
 from det_seg_agent.det.settings import VARIABLE, DetSettings, from_environment, in_environment
 from det_seg_agent.det.trainer import AgentDetectionTrainer
-from det_seg_agent.features import Projector
-from det_seg_agent.fingerprint import unpacked
+from det_seg_agent.features import FeatureStore, Projector
+from det_seg_agent.signals import SignalBuffer
+from det_seg_agent.sums import Drift, SampleSums
 from det_seg_agent.trace import read
 
 SCRIPT = str(Path(__file__).with_name("ddp_det.py"))
@@ -42,10 +43,12 @@ def launch(
 
 
 def check_ranks(ranks: list[dict[str, Any]], folder: Path) -> None:
-    """All ranks hold the same, each sample is seen by one rank but for the padding, and rank 0 alone writes."""
+    """All ranks train on one selection, a sample on one rank but for the padding; rank 0 alone learns and writes."""
     for rank in ranks[1:]:
-        for key in ("state", "selections", "padding", "weights", "settings"):
+        for key in ("selections", "padding", "weights", "settings"):
             assert equal(ranks[0][key], rank[key]), key
+        assert equal(ranks[0]["state"]["history"], rank["state"]["history"])
+        assert not rank["state"]["table"]["selected"].any(), "rank 0 alone learns"
         assert not rank["writes"]
     assert [len(chosen) for chosen in ranks[0]["selections"]] == [48, 19, 19, 19]
     images = 0
@@ -67,29 +70,26 @@ def check_ranks(ranks: list[dict[str, Any]], folder: Path) -> None:
 
 
 def one_process(ranks: list[dict[str, Any]]) -> Selector:
-    """Return a selector that one process fed with the signals of all ranks, a mini-batch of all at a time."""
-    selector = Selector(48, 4, DetSettings(**ranks[0]["settings"]), samples=None)
-    selector.samples = unpacked(ranks[0]["state"]["samples"])
-    project = Projector(selector.strategy.feature_dim, selector.settings.seed or 0)
+    """Return a selector that one process gave the sums of all ranks, made anew from the signals of each."""
+    selector = Selector(48, 4, DetSettings(**ranks[0]["settings"]))
+    selector.samples = ranks[0]["state"]["samples"]
     for p, chosen in enumerate(ranks[0]["selections"]):
         assert torch.equal(selector.begin_pass(p).indices, chosen), "two processes select what one does"
-        for parts in zip(*(rank["stream"][p] for rank in ranks), strict=True):
-            columns: dict[str, list[torch.Tensor]] = {}
-            images = 0
-            names = ("index", "loss", "entropy", "features", "image", "share", "sufficiency")
-            for given, more in parts:
-                values = dict(zip(names, given, strict=False)) | more
-                values["image"] = values["image"] + images
-                # As the ranks do: how a product rounds depends on how many rows it has.
-                width, values["features"] = values["features"].shape[1], project(values["features"])
-                images += len(values["loss"])
-                for name, value in values.items():
-                    if value is not None:
-                        columns.setdefault(name, []).append(value)
-            selector.observe(**{name: torch.cat(values) for name, values in columns.items()})
+        for rank in ranks:
+            buffer = SignalBuffer(Projector(selector.strategy.feature_dim, selector.settings.seed or 0))
+            for given, more in rank["stream"][p]:
+                buffer.add(*reordered(*given), **more)
+            sums = SampleSums(48, FeatureStore(48))
+            sums.add(*Drift().push(buffer.drain(), last=True))
+            selector.sums.merge(*sums.block(0, 0))
+        selector.buffer.projector.in_features = buffer.projector.in_features
         selector.end_pass(sum(len(rank["shown"][p]) for rank in ranks))
-    selector.buffer.projector.in_features = width
     return selector
+
+
+def reordered(index: Any, loss: Any, entropy: Any, features: Any, *more: Any) -> tuple[Any, ...]:
+    """Return `Selector.observe`'s arguments as `SignalBuffer.add` takes them."""
+    return loss, entropy, features, index, *more
 
 
 @pytest.mark.slow
@@ -97,7 +97,9 @@ def one_process(ranks: list[dict[str, Any]]) -> Selector:
 def test_ranks_hold_the_same_and_what_one_process_would(data_yaml: str, tmp_path: Path, processes: int) -> None:
     ranks = launch(data_yaml, tmp_path, processes)
     check_ranks(ranks, tmp_path)
-    assert equal(one_process(ranks).state_dict(), ranks[0]["state"]), "table, policy and history, bit for bit"
+    one = one_process(ranks).state_dict()
+    for key in ("table", "strategy", "selection", "previous", "history"):
+        assert equal(one[key], ranks[0]["state"][key]), f"{key}, bit for bit"
 
 
 @pytest.mark.slow
@@ -107,8 +109,8 @@ def test_two_processes_go_on_exactly_after_a_kill(data_yaml: str, tmp_path: Path
     whole = launch(data_yaml, tmp_path / "whole", 2)
     launch(data_yaml, tmp_path / "cut", 2, STOP_BEFORE="2")
     cut = launch(data_yaml, tmp_path / "cut", 2, RESUME=str(tmp_path / "cut/run/weights/last.pt"))
+    assert equal(whole[0]["state"], cut[0]["state"]), "table, policy, selection and history"
     for one, other in zip(whole, cut, strict=True):
-        assert equal(one["state"], other["state"]), "table, policy, selection and history"
         assert equal(one["weights"], other["weights"])
         assert equal(one["selections"][2:], other["selections"]) and one["shown"][2:] == other["shown"]
     first, second = read(tmp_path / "whole/run/trace"), read(tmp_path / "cut/run/trace")

@@ -1,0 +1,110 @@
+"""How much the agent's policy differs from the rule that it is rewarded by, on the embedded scenes.
+
+Beside each selection of the agent this makes those of `quality` (a sample's weight is q itself) and `even`, from the
+same turns, and looks at which of the three foretells the losses that are seen next.
+
+    python tools/agent_and_rule.py detection segmentation
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from det_seg_agent import Request, Selection
+from det_seg_agent.levels import ENTROPY, LOSS
+from det_seg_agent.rewards import quality, ranks
+from det_seg_agent.scenes import write_scenes
+from det_seg_agent.strategies import Agent
+from det_seg_agent.sums import SampleSignals
+from det_seg_agent.turns import Turns
+
+RECIPES = Path(__file__).parents[1] / "configs/compare/scenes.yaml"
+ROWS: list[dict[str, float]] = []
+
+
+def correlation(one: Tensor, other: Tensor) -> float:
+    """Return Spearman's rank correlation."""
+    return float(torch.corrcoef(torch.stack([ranks(one), ranks(other)]))[0, 1])
+
+
+class AgentBesideRule(Agent):
+    """The agent, which selects as it does and notes what the rule would have selected."""
+
+    def select(self, request: Request) -> Selection:
+        """Select, and compare with the rule."""
+        due = self.turns.due.clone()
+        selection = super().select(request)
+        index = self.levels.rows[:, ENTROPY].isfinite().nonzero().squeeze(1)
+        q = torch.full((len(self.table),), 0.5)
+        q[index] = ranks(quality(self.levels.difficulty(index, "loss"), self.levels.known(index)[:, ENTROPY])[0])
+        row = {"weight and q": correlation(self.table.score[index], q[index])}
+        for name, weight in (("quality", q), ("even", torch.ones(len(q)))):
+            turns = Turns(0, None)
+            turns.due = due.clone()
+            floor = self.options.floor if name == "quality" else 1.0
+            picks = turns.take(weight, request.count, floor, self.table.never_seen(), torch.Generator())
+            row[f"picks shared with {name}"] = float(torch.isin(picks, selection.indices).float().mean())
+        self._foretold = {"weight": self.table.score.clone(), "q": q, "loss level": self.levels.rows[:, LOSS].float()}
+        self._row = row
+        return selection
+
+    def observe(self, samples: SampleSignals, pass_index: int, total_passes: int) -> None:
+        """Compare what was foretold with what was seen, then learn."""
+        for name, values in getattr(self, "_foretold", {}).items():
+            known = values[samples.index].isfinite()
+            seen = samples.relative[known, 0]
+            self._row[f"next loss and {name}"] = correlation(values[samples.index][known], seen)
+        if hasattr(self, "_row"):
+            ROWS.append(self._row)
+            del self._row
+        self._foretold: dict[str, Tensor] = {}
+        super().observe(samples, pass_index, total_passes)
+
+
+def train(task: str, folder: Path, seed: int) -> None:
+    """Train as the demo does, with the agent beside the rule."""
+    recipe: dict[str, Any] = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))[task]
+    root = write_scenes(folder / "scenes")
+    strategy = f"{AgentBesideRule.__module__}:AgentBesideRule"
+    if task == "detection":
+        from det_seg_agent.det.cli import train
+
+        host = {**recipe["host"], "data": str(root), "project": str(folder), "name": "run", "seed": seed, "val": False}
+        train({**host, "plots": False, "verbose": False}, {"strategy": strategy, "ratio": 0.5})
+        return
+    from det_seg_agent.seg.cli import main
+
+    options = {f"{name}_dataloader.dataset.data_root": root for name in ("train", "val", "test")}
+    options |= {"agent.strategy": strategy, "agent.ratio": 0.5, "randomness.seed": seed, **recipe["host"]}
+    config = str(RECIPES.parent / recipe["config"])
+    main([config, "--work-dir", str(folder / "run"), "--cfg-options", *(f"{k}={v}" for k, v in options.items())])
+
+
+def main() -> int:
+    """Train, and print the means over the passes with a selection as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", nargs="+", choices=["detection", "segmentation"])
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    result = {}
+    for task in options.tasks:
+        ROWS.clear()
+        with tempfile.TemporaryDirectory() as folder:
+            train(task, Path(folder), options.seed)
+        means = {name: round(sum(row[name] for row in ROWS) / len(ROWS), 3) for name in ROWS[0]}
+        result[task] = {"selections": len(ROWS), "seed": options.seed, **means}
+    print(json.dumps(result, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    import agent_and_rule  # by its name, as the strategy is found by it
+
+    sys.exit(agent_and_rule.main())
