@@ -42,7 +42,8 @@ class BetaPolicy(nn.Module):
     @torch.no_grad()
     def mean(self, state: Tensor) -> Tensor:
         """Return the mean action (B,) in (0, 1)."""
-        return self.distribution(state).mean
+        concentration = F.softplus(self.actor(state)) + 1
+        return concentration[:, 0] / concentration.sum(1)
 
     @torch.no_grad()
     def act(self, state: Tensor, draw: torch.Generator) -> Tensor:

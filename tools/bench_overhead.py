@@ -3,6 +3,8 @@
 import argparse
 import itertools
 import json
+import multiprocessing
+import resource
 import statistics
 import sys
 import tempfile
@@ -172,16 +174,49 @@ def tensors(state: Any) -> list[torch.Tensor]:
     return [t for value in (state.values() if isinstance(state, dict) else ()) for t in tensors(value)]
 
 
-def selection(rows: int) -> dict[str, Any]:
-    """Measure the core over a data set of `rows` samples: a full pass and what follows it."""
+def peak_bytes() -> int:
+    """Return the most memory that this process has held (Linux: ru_maxrss is in kB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def one_pass(selector: Selector, p: int, credits: int, batch: int = 1024) -> float:
+    """Give a selector the signals of a pass over all samples, images that show several; return seconds an image."""
+    rows, spent = len(selector), 0.0
+    draw = torch.Generator().manual_seed(p)
+    for start in range(0, rows, batch):
+        n = min(batch, rows - start)
+        image = torch.arange(n).repeat_interleave(credits)
+        index = torch.randint(0, rows, (n * credits,), generator=draw)
+        index[::credits] = torch.arange(start, start + n)
+        loss, entropy, enough = torch.rand(3, n, generator=draw)
+        features = torch.randn(n, 64, generator=draw)
+        share = torch.full((n * credits,), 1 / credits)
+        spent += timed(selector.observe, index, loss, entropy, features, image, share, enough)
+    return spent / rows
+
+
+def selection(rows: int, credits: int) -> dict[str, Any]:
+    """Measure the core over a data set of `rows` samples: two passes and what follows them."""
+    torch.set_num_threads(1)
+    small = Selector(64, 4, ratio=0.5)  # imports and first calls
+    for p in range(2):
+        small.begin_pass(p)
+        one_pass(small, p, credits)
+        small.end_pass()
+    before = peak_bytes()
     big = Selector(rows, 100, ratio=0.5)
-    for start in range(0, rows, 1 << 16):
-        index = torch.arange(start, min(rows, start + (1 << 16)))
-        n = len(index)
-        big.observe(index, torch.rand(n), torch.rand(n), torch.randn(n, 448), sufficiency=torch.rand(n))
-    big.pass_index = 0
-    learn = timed(big.end_pass)
-    select = statistics.median(timed(big.begin_pass, p) for p in range(1, 4))
+    big.begin_pass(0)
+    observe, ends = [], []
+    for p in range(2):
+        observe.append(one_pass(big, p, credits))
+        big.pass_index = p
+        ends.append(timed(big.end_pass))
+    selections = []
+    for p in range(2, 5):
+        selections.append(timed(big.begin_pass, p))
+        for _ in big.sampler:
+            pass
+    peak = peak_bytes() - before
     with tempfile.TemporaryDirectory() as folder:
         trace = Trace(Path(folder))
         write = timed(trace.write, 3, big.table, big.selection.indices, big.table.score)
@@ -190,12 +225,21 @@ def selection(rows: int) -> dict[str, Any]:
     kept = sum(t.element_size() * t.numel() for t in columns if t.dim() and len(t) == rows)
     return {
         "samples": rows,
-        "selection_s": round(select, 3),
-        "end_of_pass_s": round(learn, 3),
+        "samples_an_image": credits,
+        "selection_s": round(statistics.median(selections), 3),
+        "end_of_first_and_second_pass_s": [round(seconds, 3) for seconds in ends],
+        "observe_us_an_image": round(1e6 * observe[-1], 2),
         "trace_s": round(write, 3),
+        "peak_bytes_per_sample": round(peak / rows),
         "state_bytes_per_sample": round(kept / rows, 1),
         "trace_bytes_per_sample": round(on_disk / rows, 2),
     }
+
+
+def in_a_process_of_its_own(rows: int, credits: int) -> dict[str, Any]:
+    """Return `selection`, whose peak memory must not be that of another size."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(selection, (rows, credits))
 
 
 def main() -> int:
@@ -208,11 +252,12 @@ def main() -> int:
     parser.add_argument(
         "--rows", type=int, nargs="+", default=[1_000_000], help="sizes of the data set of the selection"
     )
+    parser.add_argument("--credits", type=int, nargs="+", default=[1, 5], help="samples that an image shows")
     options = parser.parse_args()
     measure: dict[str, Callable[[], Any]] = {
         "detection": lambda: detection(options.steps, options.imgsz, options.images),
         "segmentation": lambda: segmentation(options.steps),
-        "selection": lambda: [selection(rows) for rows in options.rows],
+        "selection": lambda: [in_a_process_of_its_own(rows, n) for rows in options.rows for n in options.credits],
     }
     if unknown := sorted(set(options.parts) - set(measure)):
         parser.error(f"{', '.join(unknown)}: valid parts are {', '.join(measure)}")
