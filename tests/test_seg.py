@@ -208,7 +208,7 @@ def test_an_image_that_the_host_replaces_is_known_by_its_path(scenes: Path, tmp_
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("loop", LOOPS)
 def test_every_pass_walks_exactly_its_selection(scenes: Path, tmp_path: Path, loop: str, workers: int) -> None:
-    config = config_of(scenes, tmp_path, **LOOPS[loop], agent__ratio=0.4, agent__options={"review_after": 2})
+    config = config_of(scenes, tmp_path, **LOOPS[loop], agent__ratio=0.4)
     config.train_dataloader.update(num_workers=workers, persistent_workers=workers > 0)
     pipeline = config.train_dataloader.dataset.pipeline
     pipeline.insert(-1, {"type": "NoteWorker"})
