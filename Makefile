@@ -8,7 +8,7 @@ export YOLO_AUTOINSTALL := false
 export YOLO_CONFIG_DIR := $(CURDIR)/$(VENV)/ultralytics
 
 # What tells whether a Python works: all of the core, and a training in each toolbox beside the stock one.
-CORE := $(addprefix tests/test_,core.py fingerprint.py input_core.py trace.py pictures.py docs.py hosts.py \
+CORE := $(addprefix tests/test_,core.py fingerprint.py input_core.py report.py trace.py pictures.py docs.py hosts.py \
 	setup.py scenes.py sufficiency.py adapters.py::test_full_is_the_stock_training)
 
 .PHONY: demo test check lint setup lock
