@@ -1,18 +1,23 @@
-# Both commands set up .venv first: on a fresh machine nothing else is needed but Python 3.10 to 3.13.
+# demo and test set up .venv first: on a fresh machine nothing else is needed but Python 3.10 to 3.13.
 PYTHON ?= python3
-PY := .venv/bin/python
+VENV ?= .venv
+PY := $(VENV)/bin/python
 export OMP_NUM_THREADS := 1
 export YOLO_OFFLINE := 1
 export YOLO_AUTOINSTALL := false
-export YOLO_CONFIG_DIR := $(CURDIR)/.venv/ultralytics
+export YOLO_CONFIG_DIR := $(CURDIR)/$(VENV)/ultralytics
 
-.PHONY: demo test lint setup
-setup: .venv/ready
+# What tells whether a Python works: all of the core, and a training in each toolbox beside the stock one.
+CORE := $(addprefix tests/test_,core.py fingerprint.py input_core.py report.py trace.py pictures.py docs.py hosts.py \
+	setup.py scenes.py sufficiency.py adapters.py::test_full_is_the_stock_training)
 
-.venv/ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
+.PHONY: demo test check lint setup lock
+setup: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q -c constraints.txt -e '.[det,seg,dev]'
-	mkdir -p .venv/ultralytics
+	mkdir -p $(VENV)/ultralytics
 	touch $@
 
 demo: setup
@@ -21,7 +26,17 @@ demo: setup
 test: setup
 	$(PY) -m pytest -q -n 2 --dist worksteal
 
+check: setup
+	$(PY) -m pytest -q -n 2 --dist worksteal $(CORE)
+
 lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+# Versions for every Python and system at once; pins that still fit stay. torch names its own CUDA libraries.
+lock:
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 \
+		--no-annotate --no-header -q -o constraints.txt
+	sed -i -E -e '/^(cuda|nvidia-(c|nc|nv)|triton)/d' \
+		-e '1i # Versions that were tested together; make installs from them, `make lock` writes them (with uv).' constraints.txt

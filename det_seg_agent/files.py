@@ -24,3 +24,8 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     """Replace `path` by JSON at once or not at all."""
     with replacing(path) as part:
         part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def printable(text: str) -> str:
+    """Return `text` with escapes for what cannot be printed or encoded, as the bytes of a file name may be."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

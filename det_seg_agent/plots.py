@@ -1,5 +1,6 @@
 """The plot of what a strategy did over a run."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,25 +11,41 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from det_seg_agent.files import replacing
 
-def plot_run(history: list[dict[str, float]], folder: Path, trace: pa.Table | None) -> Path:
-    """Write `folder/agent.png` from the rows of `Selector.history` and the trace; readable without colour."""
+
+def plot_run(
+    history: list[dict[str, float]], times_selected: np.ndarray, trace: Iterable[tuple[int, pa.Table]], folder: Path
+) -> Path:
+    """Write `folder/agent.png`; see `draw`."""
+    path = Path(folder) / "agent.png"
+    figure = draw(history, times_selected, trace)
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=110)
+    return path
+
+
+def draw(history: list[dict[str, float]], times_selected: np.ndarray, trace: Iterable[tuple[int, pa.Table]]) -> Figure:
+    """Return a figure of a run that can be read without colour.
+
+    Args:
+        history: the rows of `Selector.history`.
+        times_selected: (N,) passes that selected each sample.
+        trace: (pass index, table with the columns selected and score) of each pass; one is in memory at a time.
+    """
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2)
     passes = np.array([row["pass"] for row in history]) + 1
-    columns = None if trace is None else {name: trace[name].to_numpy() for name in trace.column_names}
     _budget(axes[0, 0], passes, history)
-    _scores(axes[0, 1], columns)
+    _scores(axes[0, 1], trace)
     _agent(axes[1, 0], passes, history)
-    _frequency(axes[1, 1], columns)
+    _frequency(axes[1, 1], times_selected, len(history))
     last = int(passes.max(initial=1))
     ticks = MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]).tick_values(1, last)
     for ax in (axes[0, 0], axes[0, 1], axes[1, 0]):
         ax.set(xlabel="pass", xlim=(0.5, last + 0.5), xticks=[1, *(tick for tick in ticks if 1 < tick <= last)])
-    path = Path(folder) / "agent.png"
-    figure.savefig(path, dpi=110)
-    return path
+    return figure
 
 
 def _marks(passes: int) -> int:
@@ -54,18 +71,19 @@ def _budget(ax: Axes, passes: np.ndarray, history: list[dict[str, float]]) -> No
     ax.legend(frameon=False, loc="upper left")
 
 
-def _scores(ax: Axes, columns: dict[str, np.ndarray] | None) -> None:
+def _scores(ax: Axes, trace: Iterable[tuple[int, pa.Table]]) -> None:
     ax.set(title="Scores by pass", ylabel="score")
-    if columns is None or not np.isfinite(columns["score"].astype(float)).any():
+    rows = []
+    for index, table in trace:
+        score = table["score"].to_numpy()
+        known = np.isfinite(score)
+        if known.any():
+            chosen = score[known & table["selected"].to_numpy()]
+            middle = np.median(chosen) if len(chosen) else np.nan
+            rows.append([index + 1, *np.percentile(score[known], [5, 25, 50, 75, 95]), middle])
+    if not rows:
         _note(ax, "no scores in this run")
         return
-    rows = []
-    for index in np.unique(columns["pass"]):
-        here = columns["pass"] == index
-        score = columns["score"][here].astype(float)
-        chosen = score[columns["selected"][here]]
-        if np.isfinite(score).any():
-            rows.append([index + 1, *np.nanpercentile(score, [5, 25, 50, 75, 95]), np.nanmedian(chosen)])
     x, low, q1, mid, q3, high, chosen = np.array(rows).T
     ax.fill_between(x, low, high, color="0.88", label="5 to 95 % of all samples")
     ax.fill_between(x, q1, q3, color="0.7", label="25 to 75 %")
@@ -83,22 +101,22 @@ def _agent(ax: Axes, passes: np.ndarray, history: list[dict[str, float]]) -> Non
     every = _marks(len(passes))
     ax.plot(passes, w, "k-o", ms=4, markevery=every, label="balance w (left)")
     ax.set(ylabel="balance w", ylim=(0, 1))
-    other = ax.twinx()
-    entropy = [row["policy_entropy"] for row in history]
-    other.plot(passes, entropy, "k--^", ms=4, mfc="w", markevery=every, label="policy entropy (right)")
-    other.set_ylabel("policy entropy, nats")
-    _legend(ax, [*ax.get_lines(), *other.get_lines()])
+    lines: list[Artist] = [*ax.get_lines()]
+    entropy = np.array([row["policy_entropy"] for row in history])
+    if np.isfinite(entropy).any():
+        other = ax.twinx()
+        lines += other.plot(passes, entropy, "k--^", ms=4, mfc="w", markevery=every, label="policy entropy (right)")
+        other.set_ylabel("policy entropy, nats")
+    _legend(ax, lines)
 
 
-def _frequency(ax: Axes, columns: dict[str, np.ndarray] | None) -> None:
+def _frequency(ax: Axes, times_selected: np.ndarray, passes: int) -> None:
     ax.set(title="How often samples were selected", xlabel="share of passes", ylabel="samples")
-    if columns is None:
-        _note(ax, "no trace in this run")
+    if not passes:
+        _note(ax, "no pass in this run")
         return
-    counts = np.bincount(columns["sample"], weights=columns["selected"].astype(float))
-    total = len(np.unique(columns["pass"]))
-    step = -(-total // 20)  # whole passes a bar: bars of unequal numbers of passes would look like peaks
-    edges = (np.array([*range(0, total + 1, step), total + 1]) - 0.5) / total  # the last bar may be narrower
-    ax.hist(counts / total, bins=edges.tolist(), color="0.75", edgecolor="k", hatch="//")
-    ax.set_xlim(-0.04 - 0.5 / total, 1.04 + 0.5 / total)
-    ax.set_xticks(np.linspace(0, 1, 6) if total > 1 else [0, 1])
+    step = -(-passes // 20)  # whole passes a bar: bars of unequal numbers of passes would look like peaks
+    edges = (np.array([*range(0, passes + 1, step), passes + 1]) - 0.5) / passes  # the last bar may be narrower
+    ax.hist(times_selected / passes, bins=edges.tolist(), color="0.75", edgecolor="k", hatch="//")
+    ax.set_xlim(-0.04 - 0.5 / passes, 1.04 + 0.5 / passes)
+    ax.set_xticks(np.linspace(0, 1, 6) if passes > 1 else [0, 1])

@@ -1,19 +1,23 @@
 """What a user sees of a run: panel, lines, columns, trace, pictures, and `metrics.json`."""
 
+import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.panel import Panel
 
-from det_seg_agent.files import write_json
+from det_seg_agent.files import printable, write_json
 from det_seg_agent.plots import plot_run
 from det_seg_agent.selector import PassReport, Selector
 from det_seg_agent.sheets import contact_sheets
-from det_seg_agent.trace import Trace, read
+from det_seg_agent.strategies import Strategy
+from det_seg_agent.trace import Trace, read_passes
+
+STATS = ("balance", "reward", "policy_entropy")
+LONG_S = 60  # in shorter runs start-up and judging outweigh the time per image
 
 
 class Report:
@@ -25,38 +29,52 @@ class Report:
         files: image file of each sample, by dataset index.
         trace: whether to write the Parquet trace.
         full_images: images that training on full data would see; by default all in each pass.
+        log: where the panel goes, the host's logger; by default that named det_seg_agent.
     """
 
-    def __init__(self, folder: Path, selector: Selector, files: list[str], trace: bool, full_images: int | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        selector: Selector,
+        files: list[str],
+        trace: bool,
+        full_images: int | None = None,
+        log: logging.Logger | None = None,
+    ):
         self.folder, self.selector, self.files = Path(folder), selector, files
         self.trace = Trace(self.folder / "trace") if trace else None
         self.full_images = full_images
+        self.log = log or logging.getLogger("det_seg_agent")
+        self.stat_names = stat_names(selector.strategy)
         self.last: PassReport | None = None
         self.pass_seconds: list[tuple[float, int]] = []
-        self._mark = time.time()
-        self._told: set[str] = set()
+        self._begun = self._mark = time.time()
+        self._warned: set[str] = set()
 
     def begin(self, first_pass: int) -> None:
-        """Print the panel and drop the trace of passes that are to be made again."""
-        self._mark = time.time()
+        """Log the panel and drop the trace of passes that are to be made again."""
+        self._begun = self._mark = time.time()
         if self.trace is not None:
-            with self._optional(self.trace.folder, "the trace"):
+            with self._optional("the trace"):
                 self.trace.drop_from(first_pass)
-        Console().print(Panel(self.panel(), title="det_seg_agent", expand=False))
+        self.log.info("det_seg_agent\n%s", self.panel())
 
     def panel(self) -> str:
         """Return strategy, schedule, images a pass and expected saving."""
         s, total, passes = self.selector.settings, len(self.selector), self.selector.total_passes
-        name = s.strategy if s.preset == "default" else f"{s.strategy} ({s.preset})"
+        has_presets = overrides(self.selector.strategy, "resolved")
+        name = f"{s.strategy} ({s.preset})" if has_presets and s.preset != "default" else s.strategy
         if self.selector.selects_all:
             return f"strategy  {name}\nimages    {total} in each of {passes} passes, nothing is saved"
-        counts = sorted({s.count_at(p, passes, total) for p in range(passes)})
-        budget = s.budget(passes, total)
+        counts = [s.count_at(p, passes, total) for p in range(passes)]
+        whole = self.selector.sampler.batch * self.selector.world_size
+        padded = sum(-(-count // whole) * whole for count in counts)
+        budget = padded / (self.full_images or total * passes)
         return (
             f"strategy  {name}\n"
             f"schedule  {s.describe(passes)}\n"
-            f"images    {' or '.join(map(str, counts))} of {total} a pass\n"
-            f"budget    {budget:.0%} of the images of full training: saves {1 - budget:.0%}"
+            f"images    {' or '.join(map(str, sorted(set(counts))))} of {total} a pass\n"
+            f"budget    about {budget:.0%} of the images of full training, padding included: saves {1 - budget:.0%}"
         )
 
     def add(self, report: PassReport) -> str:
@@ -65,7 +83,7 @@ class Report:
         self.pass_seconds.append((time.time() - self._mark, report.selected))
         if self.trace is not None:
             table = self.selector.table
-            with self._optional(self.trace.folder, "the trace", f"pass {report.pass_index + 1} is missing in it"):
+            with self._optional("the trace", f"pass {report.pass_index + 1} is missing in it"):
                 self.trace.write(report.pass_index, table, self.selector.selection.indices, table.score)
         return report.line()
 
@@ -81,43 +99,56 @@ class Report:
         return wall + skipped * seconds / max(images, 1)
 
     def scalars(self) -> dict[str, float]:
-        """Return the last pass as `agent/...` figures for CSV files and loggers."""
+        """Return the last pass as `agent/...` figures for CSV files and loggers: the same names in every pass."""
         if self.last is None:
             return {}
-        r = self.last
-        return {
-            "agent/selected": r.selected,
-            "agent/ratio": round(r.ratio, 5),
-            "agent/new": round(r.new, 5),
-            "agent/balance": round(r.balance, 5),
-            "agent/reward": round(r.reward, 5),
-            "agent/policy_entropy": round(r.policy_entropy, 5),
-            "agent/images": r.images,
-        }
+        names = ("selected", "ratio", "new", *self.stat_names, "images")
+        values = {name: getattr(self.last, name) for name in names}
+        return {f"agent/{name}": v if isinstance(v, int) else round(v, 5) for name, v in values.items()}
+
+    def end(self, figures: Mapping[str, Any] | None = None, wall: float | None = None) -> str:
+        """Write `metrics.json`, then draw the pictures, and return the closing sentence.
+
+        Args:
+            figures: what `metrics.json` holds beside `result`.
+            wall: seconds that the run took, by default those since `begin`.
+        """
+        wall = time.time() - self._begun if wall is None else wall
+        self.write_metrics({**(figures or {}), **self.result(wall)})
+        self.finish()
+        return self.closing(wall)
 
     def finish(self) -> None:
         """Draw the plot and the two contact sheets."""
         history, table = self.selector.history, self.selector.table
-        with self._optional(self.folder, "the plot"):
-            plot_run(history, self.folder, read(self.folder / "trace") if self.trace is not None else None)
-        with self._optional(self.folder, "the contact sheets"):
+        with self._optional("the plot"):
+            columns = ["selected", "score"]
+            trace = () if self.trace is None else read_passes(self.trace.folder, columns, self._warn)
+            plot_run(history, table.selected.numpy(), trace, self.folder)
+        with self._optional("the contact sheets"):
             contact_sheets(self.files, table.selected, len(history), table.score, self.folder)
 
     def write_metrics(self, figures: dict[str, Any]) -> None:
         """Write `metrics.json`."""
-        with self._optional(self.folder, "metrics.json"):
+        with self._optional("metrics.json"):
             write_json(self.folder / "metrics.json", figures)
 
     @contextmanager
-    def _optional(self, path: Path, what: str, loss: str = "it is missing or old") -> Iterator[None]:
-        """Let a run go on without what only shows it, as on a full disk, and tell the user once of each."""
+    def _optional(self, what: str, loss: str = "it is missing or old") -> Iterator[None]:
+        """Ignore errors while writing what only shows the run; warn once for each."""
         try:
             yield
-        except OSError as error:
-            if what not in self._told:
-                self._told.add(what)
-                text = f"{what} cannot be written ({error}): {loss}. Free space in {path}; the run goes on."
-                Console(stderr=True).print(f"det_seg_agent: {text}", style="bold red", soft_wrap=True, markup=False)
+        except Exception as error:  # a full disk, a damaged file, or whatever a library raises
+            if what not in self._warned:
+                self._warned.add(what)
+                hint = f" Free space in {self.folder}." if isinstance(error, OSError) else ""
+                reason = str(error) or type(error).__name__
+                self._warn(f"{what} cannot be written ({reason}): {loss}; the run goes on.{hint}")
+
+    def _warn(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # nobody may be listening any more
+            console = Console(stderr=True)
+            console.print(printable(f"det_seg_agent: {text}"), style="bold red", soft_wrap=True, markup=False)
 
     def cost(self) -> dict[str, Any]:
         """Return budget and images, and what full data would have cost.
@@ -143,13 +174,27 @@ class Report:
         return {**self.cost(), "wall_time_s": round(wall, 1), "full_wall_time_s_estimate": round(estimate, 1)}
 
     def closing(self, wall: float) -> str:
-        """Return `result` in one sentence."""
+        """Return `result` in one sentence; of a resumed run the seconds are those since then."""
         r = self.result(wall)
-        return (
-            f"trained on {r['images_trained']} images, full data would have been {r['full_images_trained']} (budget "
-            f"{r['budget']:.0%}); {wall:.0f} s, full data about {r['full_wall_time_s_estimate']:.0f} s by this run's "
-            "own time per image"
+        resumed = len(self.pass_seconds) < r["passes"]
+        text = (
+            f"trained on {r['images_trained']} of the {r['full_images_trained']} images of full training (budget "
+            f"{r['budget']:.0%}, padding included); {wall:.0f} s{' since the resume' if resumed else ''}"
         )
+        if self.selector.selects_all or resumed or wall < LONG_S:
+            return text
+        return f"{text}, full data about {r['full_wall_time_s_estimate']:.0f} s by this run's own time per image"
+
+
+def overrides(strategy: Strategy, method: str) -> bool:
+    """Return whether a strategy has its own version of a method of `Strategy`."""
+    return next(cls for cls in type(strategy).__mro__ if method in vars(cls)) is not Strategy
+
+
+def stat_names(strategy: Strategy) -> tuple[str, ...]:
+    """Return which of `STATS` a strategy has: its own `stat_names`, else all where it has its own `stats`."""
+    names = getattr(strategy, "stat_names", STATS if overrides(strategy, "stats") else ())
+    return tuple(name for name in STATS if name in names)
 
 
 def padding(history: list[dict[str, float]]) -> int:

@@ -6,6 +6,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
+from det_seg_agent.files import printable, replacing
+
 CELL = (200, 150)
 CAPTION, HEADER = 20, 34
 
@@ -46,9 +48,11 @@ def contact_sheets(
             f"Selected {word}: {len(picked)} of {len(files)} images, chosen in {int(times.min())} to "
             f"{int(times.max())} of {passes} passes"
         )
-        captions = [f"{Path(files[i]).stem[-16:]}   {int(times_selected[i])}/{passes}" for i in picked]
+        captions = [f"{printable(Path(files[i]).stem[-16:])}   {int(times_selected[i])}/{passes}" for i in picked]
         path = Path(folder) / f"{word}_selected.jpg"
-        _sheet([files[i] for i in picked], captions, title, grid).save(path, quality=88)
+        sheet = _sheet([files[i] for i in picked], captions, title, grid)
+        with replacing(path) as part:
+            sheet.save(part, "JPEG", quality=88)
         paths.append(path)
     return paths
 

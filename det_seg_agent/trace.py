@@ -1,5 +1,8 @@
 """The trace of a run: one Parquet file a pass, one row a sample."""
 
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from det_seg_agent.files import replacing
+from det_seg_agent.files import printable, replacing
 from det_seg_agent.table import ScoreTable
 
 
@@ -49,18 +52,51 @@ class Trace:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"pass_{pass_index:04d}.parquet"
         encoding = {"sample": "DELTA_BINARY_PACKED", **{name: "BYTE_STREAM_SPLIT" for name in columns}}
-        with replacing(path) as part:
-            pq.write_table(pa.table(data), part, compression="zstd", use_dictionary=["pass"], column_encoding=encoding)
+        options = {"compression": "zstd", "use_dictionary": ["pass"], "write_page_checksum": True}
+        # through a file of Python's: pyarrow takes no path that is not UTF-8
+        with replacing(path) as part, part.open("wb") as file:
+            pq.write_table(pa.table(data), file, column_encoding=encoding, **options)
         return path
 
     def drop_from(self, pass_index: int) -> None:
         """Delete the files of pass `pass_index` and later, which are to be made again."""
-        for path in self.folder.glob("pass_*.parquet"):
-            if int(path.stem.split("_")[1]) >= pass_index:
+        for index, path in files(self.folder).items():
+            if index >= pass_index:
                 path.unlink()
 
 
+def files(folder: Path) -> dict[int, Path]:
+    """Return pass index -> file, in the order of the passes."""
+    found = {path: re.fullmatch(r"pass_(\d+)\.parquet", path.name) for path in Path(folder).glob("pass_*.parquet")}
+    return dict(sorted((int(match[1]), path) for path, match in found.items() if match))
+
+
+def read_passes(
+    folder: Path, columns: Sequence[str] | None = None, warn: Callable[[str], object] = warnings.warn
+) -> Iterator[tuple[int, pa.Table]]:
+    """Yield (pass index, its rows) in order; one pass is in memory at a time.
+
+    Args:
+        folder: of the trace.
+        columns: those to read, by default all.
+        warn: is called once, at the end, if files could not be read, which are left out.
+    """
+    broken: list[tuple[Path, Exception]] = []
+    for index, path in files(folder).items():
+        try:
+            with path.open("rb") as file:
+                table = pq.read_table(file, columns=columns, page_checksum_verification=True)
+        except Exception as error:  # a damaged file raises all sorts
+            broken.append((path, error))
+            continue
+        yield index, table
+    if broken:
+        path, reason = broken[0]
+        more = f", as are {len(broken) - 1} more files" if len(broken) > 1 else ""
+        warn(printable(f"{path} cannot be read and is left out{more}: {reason}"))
+
+
 def read(folder: Path) -> pa.Table | None:
-    """Return all passes as one table, in order; None where there are none."""
-    files = sorted(Path(folder).glob("pass_*.parquet"))
-    return pa.concat_tables([pq.read_table(path) for path in files]) if files else None
+    """Return all passes that can be read as one table, in order; None where there are none."""
+    tables = [table for _, table in read_passes(folder)]
+    return pa.concat_tables(tables) if tables else None

@@ -1,6 +1,7 @@
 """The trace: what is written comes back, once, whatever was interrupted."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from det_seg_agent.table import ScoreTable
-from det_seg_agent.trace import Trace, read, rounded
+from det_seg_agent.trace import Trace, read, read_passes, rounded
 
 
 def table_of(rows: int, pass_index: int, seen: list[int]) -> ScoreTable:
@@ -81,9 +82,10 @@ def test_a_write_that_was_killed_leaves_the_pass_as_it_was(tmp_path: Path, monke
     trace, table = Trace(tmp_path), ScoreTable(2)
     trace.write(0, table, torch.tensor([0]), torch.zeros(2))
 
-    def killed(data: object, where: Path, **options: object) -> None:
-        assert where.parent == tmp_path and where.name.startswith(".")
-        where.write_bytes(b"PAR1 half a file")
+    def killed(data: object, file: Any, **options: object) -> None:
+        part = Path(file.name)
+        assert part.parent == tmp_path and part.name.startswith(".")
+        file.write(b"PAR1 half a file")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -97,6 +99,26 @@ def test_a_write_that_was_killed_leaves_the_pass_as_it_was(tmp_path: Path, monke
     trace.write(1, table, torch.tensor([1]), torch.ones(2))
     got = read(tmp_path)
     assert got is not None and got["pass"].to_pylist() == [0, 0, 1, 1]
+
+
+def test_passes_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for pass_index in (9_999, 10_000, 2):
+        Trace(tmp_path).write(pass_index, ScoreTable(1), torch.tensor([0]), torch.zeros(1))
+    assert [index for index, _ in read_passes(tmp_path)] == [2, 9_999, 10_000]
+
+
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.8, 0.999])
+def test_a_damaged_file_is_never_taken_for_a_whole_one(tmp_path: Path, place: float) -> None:
+    """A few wrong bytes anywhere, as a disk may have them."""
+    trace = Trace(tmp_path)
+    paths = [trace.write(p, table_of(500, p, [*range(250)]), torch.arange(250), torch.rand(500)) for p in range(2)]
+    content = bytearray(paths[0].read_bytes())
+    at = int(place * (len(content) - 8))
+    content[at : at + 8] = bytes(255 - byte for byte in content[at : at + 8])
+    paths[0].write_bytes(content)
+    said: list[str] = []
+    assert [index for index, _ in read_passes(tmp_path, warn=said.append)] == [1]
+    assert len(said) == 1 and "pass_0000.parquet cannot be read and is left out: " in said[0]
 
 
 def test_there_is_no_trace_before_the_first_pass(tmp_path: Path) -> None:

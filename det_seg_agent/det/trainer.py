@@ -140,7 +140,7 @@ class AgentTrainerMixin(BaseTrainer):
                 "difficulty=loss."
             )
         files = [str(f) for f in self.train_loader.dataset.im_files]
-        self.report = Report(self.save_dir, self.selector, files, self.agent_settings.trace)
+        self.report = Report(self.save_dir, self.selector, files, self.agent_settings.trace, log=LOGGER)
         if self.saved is not None:
             self.selector.load_state_dict(self.saved["selector"], other_length=True)
             # As in `get_dataloader`.
@@ -235,7 +235,7 @@ class AgentTrainerMixin(BaseTrainer):
             restore_training(self, self.saved, gradients=False)
 
     def _on_train_end(self) -> None:
-        self.report.finish()
+        self.report.end()  # the command line adds its figures to `metrics.json`
         slim_states(self.wdir)
 
 

@@ -1,6 +1,5 @@
 """The hook that joins the agent to a Runner."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -125,13 +124,13 @@ class AgentHook(Hook):
         first = self.selector.pass_index + int(self.over) if resumed else 0
         self._tap = SignalTap(bare(runner.model), self.selector.strategy.weighs)
         self.report = Report(
-            Path(runner.work_dir), self.selector, self._index.paths, self.selector.settings.trace, self._full
-        )
+            Path(runner.work_dir), self.selector, self._index.paths, self.selector.settings.trace, self._full,
+            log=runner.logger,
+        )  # fmt: skip
         if is_main_process():
             self.report.begin(first)
         if self._by_iterations and (resumed or not self.stock):
             runner.train_loop.walk_selections(self)
-        self._started = time.time()
 
     def _resume(self, runner: Any) -> None:
         settings, note = check_state(self._saved, self._given, self._layout(), self._passes)
@@ -235,11 +234,8 @@ class AgentHook(Hook):
             self.end_pass(runner)
         self._tap.remove()
         if is_main_process():
-            self.report.finish()
-            wall = time.time() - self._started
-            figures = {"iou": self._figures.last, **self.report.result(wall), "processes": get_world_size()}
-            self.report.write_metrics(figures)
-            runner.logger.info(self.report.closing(wall))
+            figures = {"iou": self._figures.last, "processes": get_world_size()}
+            runner.logger.info(self.report.end(figures))
 
     # Validation -------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,265 @@
+"""What a run leaves, without a toolbox: for every strategy, whatever fails, in folders of any name."""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from det_seg_agent import ConfigError, Selection, Selector, Strategy, report
+from det_seg_agent.report import STATS, Report
+from det_seg_agent.strategies import strategy_names
+from det_seg_agent.trace import read
+
+SAMPLES, PASSES = 40, 6
+PICTURES = ("agent.png", "most_selected.jpg", "least_selected.jpg")
+
+
+class First(Strategy):
+    """A user's own: the first samples, and one figure."""
+
+    stat_names = ("reward",)
+
+    def select(self, request: Any) -> Selection:
+        """Return them."""
+        return Selection(torch.arange(request.count))
+
+    def stats(self) -> dict[str, float]:
+        """Return it."""
+        return {"reward": 0.5}
+
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    **{name: {"strategy": name} for name in strategy_names()},
+    "agent, oscillating": {"schedule": "oscillating", "low": 0.2, "high": 0.6},
+    "agent, paper": {"preset": "paper"},
+    "own": {"strategy": "test_report:First"},
+}
+
+
+def report_of(folder: Path, full_images: int | None = None, batch: int = 1, **settings: Any) -> Report:
+    """Return the report of a run that has not begun; its images lie in the folder."""
+    files = [folder / f"{i:02d}.png" for i in range(SAMPLES)]
+    for i, file in enumerate(files):
+        Image.new("L", (8, 8), 6 * i).save(file)
+    selector = Selector(SAMPLES, PASSES, batch=batch, **{"ratio": 0.4, **settings})
+    return Report(folder, selector, [str(file) for file in files], True, full_images)
+
+
+def passes(made: Report, which: range) -> list[dict[str, float]]:
+    """Make passes; return what the loggers get after each."""
+    g = torch.Generator().manual_seed(1)
+    features = torch.randn(SAMPLES, 12, generator=g)
+    loss, entropy = features[:, 0].exp(), features[:, 1].sigmoid()
+    rows = []
+    for p in which:
+        made.selector.begin_pass(p)
+        made.mark()
+        for index in torch.tensor(list(made.selector.sampler)).split(8):
+            enough = 1 - entropy[index]
+            made.selector.observe(index, loss[index], entropy[index], features[index], sufficiency=enough)
+        made.add(made.selector.end_pass())
+        rows.append(made.scalars())
+    return rows
+
+
+def whole_run(folder: Path, **settings: Any) -> Report:
+    """Return the report of a run to its end."""
+    made = report_of(folder, **settings)
+    made.begin(0)
+    passes(made, range(PASSES))
+    return made
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_leaves_everything(tmp_path: Path, strategy: str) -> None:
+    made = report_of(tmp_path, **STRATEGIES[strategy])
+    made.begin(0)
+    rows = passes(made, range(PASSES))
+    made.end({"quality": 3})
+    history = made.selector.history
+    table = read(tmp_path / "trace")
+    assert table is not None and len(table) == PASSES * SAMPLES
+    counts = table.group_by("pass").aggregate([("selected", "sum")])["selected_sum"].to_pylist()
+    assert counts == [row["selected"] for row in history] == [row["agent/selected"] for row in rows]
+    assert all((tmp_path / name).stat().st_size > 1000 for name in PICTURES)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["quality"] == 3 and written["images_trained"] == sum(counts) and written["passes"] == PASSES
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_columns_are_those_that_the_strategy_has_in_every_pass(tmp_path: Path, strategy: str) -> None:
+    """A CSV file has one header; a column of nothing but NaN tells nothing."""
+    rows = passes(report_of(tmp_path, **STRATEGIES[strategy]), range(PASSES))
+    assert all(list(row) == list(rows[0]) for row in rows)
+    assert all(any(math.isfinite(row[name]) for row in rows) for name in rows[0])
+    expected = {"agent": 3, "own": 1}.get(strategy.partition(",")[0])
+    if expected is not None or strategy in ("random", "loss", "entropy", "full"):
+        assert len({name.removeprefix("agent/") for name in rows[0]} & set(STATS)) == (expected or 0)
+
+
+# The end ------------------------------------------------------------------------------------------------------------
+
+FAULTS = [
+    OSError(28, "No space left on device"),
+    MemoryError(),
+    ValueError("bad value"),
+    pa.ArrowInvalid("not a Parquet file"),
+    RuntimeError("font"),
+    SyntaxError("broken PNG"),  # PIL raises it
+    AssertionError(),
+]
+
+
+def failing(error: BaseException) -> Callable[..., Any]:
+    """Return a function that raises."""
+
+    def fail(*args: object, **options: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", FAULTS, ids=lambda error: type(error).__name__)
+def test_nothing_that_only_shows_a_run_can_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    made = report_of(tmp_path)
+    for name in ("plot_run", "contact_sheets"):
+        monkeypatch.setattr(report, name, failing(error))
+    assert made.trace is not None
+    monkeypatch.setattr(made.trace, "write", failing(error))
+    monkeypatch.setattr(made.trace, "drop_from", failing(error))
+    made.begin(0)
+    passes(made, range(PASSES))
+    closing = made.end({"quality": 3})
+    assert "trained on" in closing
+    assert json.loads((tmp_path / "metrics.json").read_text())["quality"] == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" cannot")[0] for line in lines] == [
+        f"det_seg_agent: {what}" for what in ("the trace", "the plot", "the contact sheets")
+    ], "once of each"
+    assert all("the run goes on" in line and (str(error) or type(error).__name__) in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["plot_run", "contact_sheets"])
+def test_the_figures_are_written_before_the_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A stop while a picture is drawn leaves them; and it does stop."""
+    made = whole_run(tmp_path)
+    monkeypatch.setattr(report, name, failing(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        made.end()
+    assert json.loads((tmp_path / "metrics.json").read_text())["passes"] == PASSES
+
+
+def test_a_damaged_trace_is_read_without_its_damaged_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = whole_run(tmp_path)
+    trace = tmp_path / "trace"
+    whole = (trace / "pass_0001.parquet").read_bytes()
+    (trace / "pass_0000.parquet").unlink()
+    (trace / "pass_0001.parquet").write_bytes(whole[: len(whole) // 2])
+    (trace / "pass_0002.parquet").write_bytes(b"")
+    (trace / "pass_0003.parquet").unlink()
+    (trace / "pass_0003.parquet").mkdir()
+    (trace / "pass_notes.parquet").write_bytes(b"not ours")
+    with pytest.warns(UserWarning, match="pass_0001.parquet cannot be read and is left out, as are 2 more files"):
+        table = read(trace)
+    assert table is not None and sorted(set(table["pass"].to_pylist())) == [4, 5]
+    made.end()
+    assert all((tmp_path / name).is_file() for name in ("metrics.json", *PICTURES))
+    assert capsys.readouterr().err.count("left out") == 1
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = whole_run(tmp_path)
+    for name in PICTURES:
+        (tmp_path / name).write_bytes(b"before")
+
+    def half(self: object, file: Path, *args: object, **options: object) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", half)
+    monkeypatch.setattr(Image.Image, "save", half)
+    made.finish()
+    assert [(tmp_path / name).read_bytes() for name in PICTURES] == [b"before"] * 3
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_names_of_any_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder and images whose names are no UTF-8, as a zip made on Windows unpacks on Linux."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xe9cran\n"))
+    folder.mkdir()
+    made = report_of(folder)
+    for i, file in enumerate(made.files):
+        made.files[i] = str(folder / os.fsdecode(b"\xe9 %d.png" % i))
+        os.rename(file, made.files[i])
+    made.begin(0)
+    passes(made, range(PASSES))
+    made.end({"judged_on": made.files[0]})
+    assert json.loads((folder / "metrics.json").read_text())["judged_on"] == made.files[0]
+    assert all((folder / name).stat().st_size > 1000 for name in PICTURES)
+    table = read(folder / "trace")
+    assert table is not None and len(table) == PASSES * SAMPLES
+    assert capsys.readouterr().err == ""
+    (folder / "trace/pass_0001.parquet").write_bytes(b"")
+    made.finish()
+    assert "d\\udce9cran\\n/trace/pass_0001.parquet cannot be read" in capsys.readouterr().err
+
+
+# Panel and closing sentence -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("batch", "ratio", "full_images"), [(1, 0.4, None), (8, 0.4, None), (16, 0.3, None), (8, 0.4, 6 * 48), (8, 1, None)]
+)
+def test_panel_and_closing_tell_the_same_budget(
+    tmp_path: Path, batch: int, ratio: float, full_images: int | None
+) -> None:
+    made = report_of(tmp_path, full_images, batch, ratio=ratio, strategy="random")
+    passes(made, range(PASSES))
+    budget = f"{made.cost()['budget']:.0%}"
+    assert f"about {budget} of the images of full training, padding included" in made.panel()
+    assert f"(budget {budget}, padding included)" in made.closing(5)
+
+
+def test_the_panel_goes_to_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.INFO, "det_seg_agent"):
+        report_of(tmp_path).begin(0)
+    assert "saves 40%" in caplog.text
+    caplog.clear()
+    made = report_of(tmp_path)
+    made.log = logging.getLogger("quiet")
+    made.log.setLevel(logging.ERROR)
+    made.begin(0)
+    assert caplog.text == "" and capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("strategy", ["agent", "random", "loss", "entropy", "infobatch", "full"])
+def test_a_preset_is_named_where_the_strategy_has_one(tmp_path: Path, strategy: str) -> None:
+    assert "paper" not in report_of(tmp_path, strategy=strategy).panel()
+    with suppress(ConfigError):  # or such settings are refused
+        assert ("paper" in report_of(tmp_path, strategy=strategy, preset="paper").panel()) == (strategy == "agent")
+
+
+def test_the_time_of_full_data_is_told_where_it_says_something(tmp_path: Path) -> None:
+    made = whole_run(tmp_path, strategy="random")
+    assert "full data about" in made.closing(100) and "full data" not in made.closing(7)
+    made.pass_seconds = made.pass_seconds[3:]
+    assert "100 s since the resume" in made.closing(100) and "full data" not in made.closing(100)
+    full = whole_run(tmp_path, strategy="full")
+    assert "full data" not in full.closing(100)
