@@ -13,7 +13,6 @@ from det_seg_agent.files import printable, write_json
 from det_seg_agent.plots import plot_run
 from det_seg_agent.selector import PassReport, Selector
 from det_seg_agent.sheets import contact_sheets
-from det_seg_agent.strategies import Strategy
 from det_seg_agent.trace import Trace, read_passes
 
 STATS = ("balance", "reward", "policy_entropy")
@@ -45,7 +44,7 @@ class Report:
         self.trace = Trace(self.folder / "trace") if trace else None
         self.full_images = full_images
         self.log = log or logging.getLogger("det_seg_agent")
-        self.stat_names = stat_names(selector.strategy)
+        self.stat_names = [name for name in STATS if name in selector.strategy.stat_names]
         self.last: PassReport | None = None
         self.pass_seconds: list[tuple[float, int]] = []
         self._begun = self._mark = time.time()
@@ -62,10 +61,11 @@ class Report:
     def panel(self) -> str:
         """Return strategy, schedule, images a pass and expected saving."""
         s, total, passes = self.selector.settings, len(self.selector), self.selector.total_passes
-        has_presets = overrides(self.selector.strategy, "resolved")
-        name = f"{s.strategy} ({s.preset})" if has_presets and s.preset != "default" else s.strategy
+        name = s.strategy if s.preset == "default" else f"{s.strategy} ({s.preset})"
         if self.selector.selects_all:
             return f"strategy  {name}\nimages    {total} in each of {passes} passes, nothing is saved"
+        if not self.selector.strategy.fixed_budget:
+            return f"strategy  {name}\nimages    of {total} as many in a pass as the strategy's rule takes"
         counts = [s.count_at(p, passes, total) for p in range(passes)]
         whole = self.selector.sampler.batch * self.selector.world_size
         padded = sum(-(-count // whole) * whole for count in counts)
@@ -184,17 +184,6 @@ class Report:
         if self.selector.selects_all or resumed or wall < LONG_S:
             return text
         return f"{text}, full data about {r['full_wall_time_s_estimate']:.0f} s by this run's own time per image"
-
-
-def overrides(strategy: Strategy, method: str) -> bool:
-    """Return whether a strategy has its own version of a method of `Strategy`."""
-    return next(cls for cls in type(strategy).__mro__ if method in vars(cls)) is not Strategy
-
-
-def stat_names(strategy: Strategy) -> tuple[str, ...]:
-    """Return which of `STATS` a strategy has: its own `stat_names`, else all where it has its own `stats`."""
-    names = getattr(strategy, "stat_names", STATS if overrides(strategy, "stats") else ())
-    return tuple(name for name in STATS if name in names)
 
 
 def padding(history: list[dict[str, float]]) -> int:
