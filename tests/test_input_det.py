@@ -117,7 +117,7 @@ BAD: dict[str, tuple[Callable[[Path, Path], Words], str]] = {
     "unknown agent key": (lambda r, s: {"agent.ratios": 0.5}, "agent.ratios is not .* Did you mean agent.ratio"),
     "unknown option": (lambda r, s: {"agent.options.lrr": 1}, "Did you mean agent.options.lr"),
     "ratio 1.5": (lambda r, s: {"agent.ratio": 1.5}, "agent.ratio=1.5: .*less than or equal to 1"),
-    "ratio NaN": (lambda r, s: {"agent.ratio": "nan"}, "agent.ratio=nan: .*finite"),
+    "ratio NaN": (lambda r, s: {"agent.ratio": "nan"}, "agent.ratio='nan': .*finite"),
     "ratio 'half'": (lambda r, s: {"agent.ratio": "half"}, "agent.ratio='half': .*0 < ratio <= 1"),
     "no data": (lambda r, s: {"data": None}, "data= is missing; give an Ultralytics YAML or the folder"),
     "data YAML not there": (lambda r, s: {"data": r / "none.yaml"}, r"none.yaml' does not exist\. Give an Ultralytics"),
