@@ -86,7 +86,7 @@ def input_errors(
 @contextlib.contextmanager
 def tidied(folder: Path, begun: Callable[[], bool]) -> Iterator[None]:
     """Remove the run's folder that bad input leaves, unless it was there before or training has begun."""
-    new = not folder.exists()
+    new = not os.path.exists(folder)  # as below
     try:
         yield
     except AgentError:
