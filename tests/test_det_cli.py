@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from det_runs import write_model
 from ultralytics import YOLO, cfg
-from ultralytics.utils import callbacks
+from ultralytics.utils import YAML, callbacks
 
 from det_seg_agent.det.arguments import parse_arguments
-from det_seg_agent.det.cli import main
+from det_seg_agent.det.cli import main, train
 from det_seg_agent.det.settings import DetSettings, from_environment, in_environment
 from det_seg_agent.errors import LIMIT
 from det_seg_agent.settings import parse
@@ -297,3 +297,28 @@ def test_wrong_words_of_ours_get_short_lines(words: list[str], both: Any, capfd:
     lines = capfd.readouterr().err.partition("error: ")[2].splitlines()
     given = sum(word.startswith("agent.options.") for word in words)
     assert 1 <= len(lines) <= max(1, given) and max(map(len, lines)) <= LIMIT, lines
+
+
+def test_a_resumed_run_has_the_values_of_the_first_line(model_yaml: str, data_yaml: str, tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(trainer: Any) -> None:
+        if trainer.epoch == 1:
+            raise Stop
+
+    words = ["name=2024-11-25", "classes=0,1", "epochs", "=", "3", "exist_ok", "plots=False", "val=False", "imgsz=64"]
+    ours = ["agent.ratio=5e-1", "agent.options.minibatch=null", "agent.options.lr=1e-3"]
+    fixed = [f"model={model_yaml}", f"data={data_yaml}", "device=cpu", f"project={tmp_path}"]
+    fixed += ["optimizer=SGD", "workers=0"]  # not what the host sets itself
+    host, agent = parse_arguments([*fixed, *words, *ours])
+    with pytest.raises(Stop):
+        train(host, agent, {"on_train_epoch_start": stop})
+    run = tmp_path / "2024-11-25"
+    before = YAML.load(run / "args.yaml")
+    assert before["classes"] == [0, 1] and before["epochs"] == 3
+    assert main([f"resume={run / 'weights/last.pt'}", *ours]) == 0
+    after = YAML.load(run / "args.yaml")
+    assert {key for key in before if before[key] != after[key]} <= {"model", "resume"}
+    settings = YAML.load(run / "agent.yaml")
+    assert settings["ratio"] == 0.5 and settings["options"] == {"minibatch": None, "lr": 0.001}

@@ -171,6 +171,7 @@ def test_bad_input_stops_before_training(case: str, scenes: Path, tmp_path: Path
     assert run(scenes, given) == 2
     text = capsys.readouterr().err.split("error: ")[-1]
     assert re.search(message, text, re.S), text
+    assert text.count("\n") == 1 and len(text) <= 301 - len("error: ")
     assert set(tmp_path.rglob("*")) == before, "nothing is left behind"
 
 
