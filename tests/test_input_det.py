@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from det_runs import TINY, write_model
+from documented import check_case
 from PIL import Image
 
 from det_seg_agent.det.cli import main
@@ -205,6 +206,7 @@ def test_bad_input_stops_before_training(
     text = capsys.readouterr().err
     assert text.startswith("error: ") and re.search(message, text, re.S), text
     assert text.count("\n") == 1 and len(text) <= 301
+    check_case("Detection: refused", case, text.removeprefix("error: "), FOLDER=tmp_path, SCENES=scenes)
     after = {path for path in tmp_path.rglob("*") if path.suffix != ".cache"}
     assert after - before <= {tmp_path / "runs"}, "nothing is left behind"
 

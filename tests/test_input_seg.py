@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from documented import check_case
 from PIL import Image
 from seg_runs import CONFIG
 
@@ -172,6 +173,7 @@ def test_bad_input_stops_before_training(case: str, scenes: Path, tmp_path: Path
     text = capsys.readouterr().err.split("error: ")[-1]
     assert re.search(message, text, re.S), text
     assert text.count("\n") == 1 and len(text) <= 301 - len("error: ")
+    check_case("Segmentation: refused", case, text, FOLDER=tmp_path, SCENES=scenes, CONFIGS=CONFIG.parent)
     assert set(tmp_path.rglob("*")) == before, "nothing is left behind"
 
 
