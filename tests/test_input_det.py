@@ -5,7 +5,8 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,13 @@ BAD: dict[str, tuple[Callable[[Path, Path], Words], str]] = {
     "resume without a path": (lambda r, s: {"resume": "true", "model": None}, "resume=true needs model=PATH"),
     "resume of nothing": (lambda r, s: {"resume": r / "last.pt"}, "last.pt: there is no such file; give PATH"),
 }  # fmt: skip
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder with a short path, so that messages are not cut."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder).resolve()
 
 
 @pytest.fixture(scope="module")

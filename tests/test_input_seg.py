@@ -3,7 +3,8 @@
 import itertools
 import json
 import re
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,13 @@ def run(scenes: Path, given: Words) -> int:
     name = f"input_{next(NUMBER)}"  # the host keeps both by name
     options |= {"experiment_name": name, "visualizer.name": name, "log_level": "INFO", **given}
     return main([*words, "--cfg-options", *(f"{key}={value}" for key, value in options.items())])
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder with a short path, so that messages are not cut."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder).resolve()
 
 
 @pytest.mark.parametrize("case", BAD)
