@@ -10,10 +10,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from det_seg_agent.errors import AgentError, ConfigError
+from det_seg_agent.errors import LIMIT, AgentError, ConfigError, shortened
 
 # What the hosts raise on bad input; also what programming errors raise, so see `input_errors`.
 KINDS = (OSError, SyntaxError, TypeError, ValueError, RuntimeError, LookupError, AssertionError, ImportError)
+
+MOST_LINES = 10  # of a message: settings get a line each
+PATHS = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+(?=[^\s/'\"]+/[^\s/'\"]+)")  # a path but for its last two names
 
 
 def train_det() -> int:
@@ -34,7 +37,10 @@ def guarded(work: Callable[[], int | None], stopped: str = "stopped") -> int:
     try:
         return work() or 0
     except AgentError as error:
-        print(f"error: {error}", file=sys.stderr)
+        lines = str(error).splitlines() or [type(error).__name__]
+        if len(lines) > MOST_LINES:
+            lines[MOST_LINES - 1 :] = [f"and {len(lines) - MOST_LINES + 1:,} lines more"]
+        print("error: " + "\n".join(map(shortened, lines)), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
@@ -70,14 +76,17 @@ def input_errors(
     except kinds as error:
         if begun() or not _raised_by(error, hosts):
             raise
-        text = f"{what}: {one_line(error)}"
+        given = what.partition("=")[2]
+        short = what if len(what) <= LIMIT // 4 else shortened(PATHS.sub(".../", what), LIMIT // 3)
+        room = max(80, LIMIT - len(short) - len(remedy) - 4)
+        text = f"{short}: {one_line(error, room, given)}"
         raise ConfigError(f"{text.rstrip('.')}. {remedy}" if remedy else text) from error
 
 
 @contextlib.contextmanager
 def tidied(folder: Path, begun: Callable[[], bool]) -> Iterator[None]:
     """Remove the run's folder that bad input leaves, unless it was there before or training has begun."""
-    new = not folder.exists()
+    new = not os.path.exists(folder)  # as below
     try:
         yield
     except AgentError:
@@ -92,33 +101,55 @@ def check_folder(key: str, folder: Path) -> None:
     Raises:
         ConfigError: naming the key, the folder and what is in the way.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    # Not Path.exists: it raises for a name that is too long.
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     if not there.is_dir():
         raise ConfigError(f"{key}={str(folder)!r}: {there} is a file, and a folder is needed; choose another {key}.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(f"{key}={str(folder)!r}: {there} cannot be written to; choose another {key}.")
 
 
-def one_line(error: BaseException) -> str:
-    """Return an error's message on one line and without colours; with its kind where it says little."""
+def one_line(error: BaseException, limit: int = LIMIT, given: str = "") -> str:
+    """Return an error's message on one line and without colours; with its kind where it says little.
+
+    Of a message with a line for each of many files the first three lines, the last one, and the count of the others
+    are left; of long paths the end, and of long lines the start and the end, so that all fit `limit` characters. A
+    path that was `given` and stands before the message is its name there.
+    """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()] or [""]
+    if len(lines) > 5:
+        lines[3:-1] = [f"(and {len(lines) - 4:,} more)"]
+    if sum(map(len, lines)) + len(lines) > limit:
+        lines = [PATHS.sub(".../", line.replace(given, Path(given).name) if given else line) for line in lines]
+        room = limit - len(lines) + 1
+        lines[0] = shortened(lines[0], max(2 * room // 3, room - sum(map(len, lines[1:]))))
+        room -= len(lines[0])
+        # Short lines leave room to long ones.
+        for done, i in enumerate(sorted(range(1, len(lines)), key=lambda i: len(lines[i])), 1):
+            lines[i] = shortened(lines[i], room // (len(lines) - done))
+            room -= len(lines[i])
+    text = " ".join(lines)
     return text if len(text.split()) > 2 else f"{type(error).__name__}: {text}"
 
 
 def _raised_by(error: BaseException, hosts: tuple[str, ...]) -> bool:
     """Return whether the innermost frame of a host or of ours is a host's.
 
-    The host's registries raise an error anew with more words; what counts is the first.
+    The host's registries raise an error anew with more words; what counts is the first. Where that was caught within
+    a library its frames are the library's alone, and the next one counts.
     """
-    while error.__context__ is not None and str(error.__context__) in str(error):
-        error = error.__context__
+    chain = [error]
+    while (cause := chain[-1].__context__) is not None and str(cause) in str(error):
+        chain.append(cause)
     ours = Path(__file__).parent
     theirs = [Path(sys.modules[name].__file__ or "").parent for name in hosts if name in sys.modules]
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        parents = Path(frame.filename).parents
-        if ours in parents:
-            return False
-        if any(folder in parents for folder in theirs):
-            return True
+    for raised in reversed(chain):
+        for frame in reversed(traceback.extract_tb(raised.__traceback__)):
+            parents = Path(frame.filename).parents
+            if ours in parents:
+                return False
+            if any(folder in parents for folder in theirs):
+                return True
     return False

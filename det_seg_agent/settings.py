@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from det_seg_agent.errors import ConfigError
+from det_seg_agent.errors import LIMIT, ConfigError, listed, shortened
 from det_seg_agent.schedule import Schedule
 
 M = TypeVar("M", bound=BaseModel)
@@ -60,11 +60,14 @@ def _explain(model: type[BaseModel], item: Any, prefix: str) -> str:
         return f"{prefix.rstrip('.') or 'settings'}: {message}"
     field = model.model_fields[key]
     valid = f" Valid: {field.description}." if field.description else ""
-    return f"{prefix}{key}={item['input']!r}: {message}.{valid}"
+    return f"{prefix}{key}={shortened(repr(item['input']), LIMIT // 4)}: {message}.{valid}"
 
 
 def unknown_key(key: str, valid: list[str]) -> str:
-    """Return the message for a key that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(key, valid, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return f"{key} is not a setting.{hint} Valid: {', '.join(sorted(valid)) or 'none'}."
+    """Return the message for a key that does not exist, with the nearest one that does, whatever its prefix."""
+    prefix, _, name = key.rpartition(".")
+    same_prefix_wins = sorted(valid, key=lambda other: other.rpartition(".")[0] == prefix)
+    by_name = {other.rpartition(".")[2]: other for other in same_prefix_wins}
+    near = difflib.get_close_matches(name, by_name, n=1)
+    hint = f" Did you mean {by_name[near[0]]}?" if near else ""
+    return f"{shortened(key, LIMIT // 3)} is not a setting.{hint} Valid: {listed(sorted(valid)) or 'none'}."

@@ -133,7 +133,7 @@ def test_a_resume_on_other_data_strategy_or_model_is_refused(model_yaml: str, da
     key = next(iter(state["training"]["model"]))
     state["training"]["model"][key] = torch.zeros(2, 3, 3, 3)
     torch.save(state, last.parent / "agent_last.pt")
-    with pytest.raises(StateError, match="do not fit this model"):
+    with pytest.raises(StateError, match=r"^the saved weights do not fit this model \(.{1,145}\); resume with"):
         resume()
     assert trace is not None and trace.equals(read(tmp_path / "run/trace")), "a refused resume changes nothing"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from documented import check_case
 
 from det_seg_agent import AgentError, Selection, SelectionSampler, Selector, Settings, Strategy, register
 from det_seg_agent.settings import parse
@@ -132,3 +133,4 @@ def test_bad_input_is_named_with_its_remedy(case: str) -> None:
     with pytest.raises(AgentError) as error:
         work()
     assert re.search(message, str(error.value), re.S), str(error.value)
+    check_case("Settings and selections", case, str(error.value))

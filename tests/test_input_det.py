@@ -5,7 +5,8 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from det_runs import TINY, write_model
+from documented import check_case
 from PIL import Image
 
 from det_seg_agent.det.cli import main
@@ -101,8 +103,9 @@ def gaps_in_both(root: Path, scenes: Path) -> Words:
 
 
 def spoiled(words: Words, name: str) -> Words:
-    """Write rubbish over an image."""
-    (words["data"].parent / name).write_bytes(b"rubbish")
+    """Write rubbish over images."""
+    for path in words["data"].parent.glob(name):
+        path.write_bytes(b"rubbish")
     return words
 
 
@@ -114,12 +117,17 @@ def layout(root: Path, text: str) -> Words:
 BAD: dict[str, tuple[Callable[[Path, Path], Words], str]] = {
     "not key=value": (lambda r, s: {"epochs": ""}, "'epochs=' is not key=value"),
     "unknown key": (lambda r, s: {"epoch": 3}, "epoch is not a setting. Did you mean epochs"),
+    "another command": (lambda r, s: {"mode": "val"}, "mode=val: this command trains; use `yolo val`"),
+    "unknown task": (lambda r, s: {"task": "paint"}, "task=paint is not known. Valid: detect, "),
+    "task of another model": (lambda r, s: {"task": "segment"}, "task=segment: the model is for detect"),
     "unknown agent key": (lambda r, s: {"agent.ratios": 0.5}, "agent.ratios is not .* Did you mean agent.ratio"),
     "unknown option": (lambda r, s: {"agent.options.lrr": 1}, "Did you mean agent.options.lr"),
     "ratio 1.5": (lambda r, s: {"agent.ratio": 1.5}, "agent.ratio=1.5: .*less than or equal to 1"),
-    "ratio NaN": (lambda r, s: {"agent.ratio": "nan"}, "agent.ratio=nan: .*finite"),
+    "ratio NaN": (lambda r, s: {"agent.ratio": "nan"}, "agent.ratio='nan': .*finite"),
     "ratio 'half'": (lambda r, s: {"agent.ratio": "half"}, "agent.ratio='half': .*0 < ratio <= 1"),
     "no data": (lambda r, s: {"data": None}, "data= is missing; give an Ultralytics YAML or the folder"),
+    "data that is a number": (lambda r, s: {"data": 2024}, "'2024' does not exist"),
+    "several data sets": (lambda r, s: {"data": "['a.yaml','b.yaml']"}, "a run has one data set; start one for each"),
     "data YAML not there": (lambda r, s: {"data": r / "none.yaml"}, r"none.yaml' does not exist\. Give an Ultralytics"),
     "data YAML unreadable": (lambda r, s: layout(r, "a: ["), "data=.*YAML syntax error in .*own.yaml"),
     "data YAML without train": (lambda r, s: layout(r, "val: x\nnames: [a]\n"), "'train:' key missing"),
@@ -132,6 +140,9 @@ BAD: dict[str, tuple[Callable[[Path, Path], Words], str]] = {
         "Error loading data from .*images",
     ),
     "only unreadable images": (lambda r, s: spoiled(yolo(r, 1), "images/train/0.png"), "No valid images found in"),
+    "hundreds of unreadable images": (
+        lambda r, s: spoiled(yolo(r, 300), "images/train/*.png"), r"No valid images found in .*\(and 298 more\)",
+    ),
     "no label files at all": (lambda r, s: yolo(r, label=lambda i: None), "No labels found in .*labels/train"),
     "folder that is not COCO": (lambda r, s: {"data": r}, "not the folder of an MS-COCO download: .*are missing"),
     "unreadable JSON": (lambda r, s: coco(r, s, text="{"), "instances_train.json: Expecting property name"),
@@ -149,6 +160,8 @@ BAD: dict[str, tuple[Callable[[Path, Path], Words], str]] = {
         lambda r, s: coco(r, s, lambda c: first(c["images"], file_name="../x.jpg")), "'../x.jpg' must lie inside",
     ),
     "val_json not there": (lambda r, s: {"agent.val_json": r / "none.json"}, "none.json: .*No such file"),
+    "recipe not there": (lambda r, s: {"cfg": r / "none.yaml"}, "cfg=.*none.yaml.* does not exist"),
+    "recipe with a date": (lambda r, s: {"cfg": file(r, "c.yaml", "name: 2024-11-25")}, "a date in YAML; put it in"),
     "config not there": (lambda r, s: {"--config": r / "none.yaml"}, "--config .*none.yaml: .*No such file"),
     "config that is a list": (lambda r, s: {"--config": file(r, "c.yaml", "[1]")}, "--config .*a mapping of keys"),
     "config with agent: 5": (lambda r, s: {"--config": file(r, "c.yaml", "agent: 5")}, "agent=5 is not a mapping"),
@@ -168,6 +181,13 @@ BAD: dict[str, tuple[Callable[[Path, Path], Words], str]] = {
     "resume without a path": (lambda r, s: {"resume": "true", "model": None}, "resume=true needs model=PATH"),
     "resume of nothing": (lambda r, s: {"resume": r / "last.pt"}, "last.pt: there is no such file; give PATH"),
 }  # fmt: skip
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder with a short path, so that messages are not cut."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder).resolve()
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +213,8 @@ def test_bad_input_stops_before_training(
     assert run(words) == 2
     text = capsys.readouterr().err
     assert text.startswith("error: ") and re.search(message, text, re.S), text
+    assert text.count("\n") == 1 and len(text) <= 301
+    check_case("Detection: refused", case, text.removeprefix("error: "), FOLDER=tmp_path, SCENES=scenes)
     after = {path for path in tmp_path.rglob("*") if path.suffix != ".cache"}
     assert after - before <= {tmp_path / "runs"}, "nothing is left behind"
 

@@ -3,12 +3,14 @@
 import itertools
 import json
 import re
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from documented import check_case
 from PIL import Image
 from seg_runs import CONFIG
 
@@ -163,6 +165,13 @@ def run(scenes: Path, given: Words) -> int:
     return main([*words, "--cfg-options", *(f"{key}={value}" for key, value in options.items())])
 
 
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder with a short path, so that messages are not cut."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder).resolve()
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_stops_before_training(case: str, scenes: Path, tmp_path: Path, capsys: Any) -> None:
     make, message = BAD[case]
@@ -171,6 +180,8 @@ def test_bad_input_stops_before_training(case: str, scenes: Path, tmp_path: Path
     assert run(scenes, given) == 2
     text = capsys.readouterr().err.split("error: ")[-1]
     assert re.search(message, text, re.S), text
+    assert text.count("\n") == 1 and len(text) <= 301 - len("error: ")
+    check_case("Segmentation: refused", case, text, FOLDER=tmp_path, SCENES=scenes, CONFIGS=CONFIG.parent)
     assert set(tmp_path.rglob("*")) == before, "nothing is left behind"
 
 

@@ -63,7 +63,7 @@ class _Detection:
         """Return the host's settings of this cell; with fewer epochs for the shorter schedule."""
         from ultralytics.cfg import DEFAULT_CFG_DICT
 
-        from det_seg_agent.det.cli import split
+        from det_seg_agent.det.arguments import split
 
         given, agent = split({"plots": False, "verbose": False, **self.cell.host})
         if agent:

@@ -1,117 +1,59 @@
-"""The command line: the grammar of `yolo train`, with our settings under `agent.`."""
+"""The command line of detection training: `yolo train` with our settings, and the best weights judged at the end."""
 
-import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from det_seg_agent.cli import check_folder, guarded, input_errors, tidied
+from det_seg_agent.det.arguments import parse_arguments
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.settings import parse, unknown_key
+from det_seg_agent.settings import parse
 
 USAGE = """usage: train_det.py [--config FILE.yaml] key=value ...
 
-Every key of `yolo train` works (model=yolov8n.yaml data=coco.yaml epochs=100 imgsz=640 ...); ours are under
-agent. (agent.strategy=agent agent.ratio=0.6 agent.schedule=oscillating agent.options.lr=0.001 ...).
+Every word of `yolo train` works and means the same (model=yolov8n.yaml data=coco.yaml epochs=100 imgsz=640 exist_ok
+cfg=FILE.yaml ...; `yolo cfg` lists them); ours are under agent. (agent.strategy=agent agent.ratio=0.6
+agent.schedule=oscillating agent.options.lr=0.001 ...), and as a mapping under agent: in a FILE.yaml.
 The model decides the task: detect, segment, pose, obb, classify, semantic. data= takes what the host's does, or the
 folder of an MS-COCO download (detect, segment, semantic). resume=PATH/last.pt goes on with a run."""
 
-TASKS = ("detect", "segment", "pose", "obb", "classify", "semantic")
 FOLDER_TASKS = ("detect", "segment", "semantic")  # those that the labels of instances_*.json are enough for
 
 
-def parse_arguments(arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return (host arguments, agent settings) of a command line; later ones win over the config file.
-
-    Raises:
-        ConfigError: for a word that is not key=value, an unknown key, or an unreadable config.
-    """
-    merged: dict[str, Any] = {}
-    words = list(arguments)
-    while words:
-        word = words.pop(0)
-        if word == "--config" or word.startswith("--config="):
-            path = word.partition("=")[2] or (words.pop(0) if words else "")
-            merged.update(read_config(path))
-            continue
-        if word == "train":
-            continue
-        if word in TASKS:
-            word = f"task={word}"
-        if word == "resume":
-            word = "resume=true"
-        key, sign, text = word.partition("=")
-        if not sign or not key or text == "":
-            raise ConfigError(f"{word!r} is not key=value, such as epochs=100.\n{USAGE}")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
-        if isinstance(value, str):
-            with contextlib.suppress(ValueError):
-                value = float(value)  # YAML reads 1e-3 as text
-        merged[key] = value
-    return split(merged)
-
-
-def read_config(path: str) -> dict[str, Any]:
-    """Return the flat keys of a YAML recipe; an `agent:` block becomes `agent.` keys."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"--config {path}: a mapping of keys to values is needed.")
-    agent = content.pop("agent", {}) or {}
-    if not isinstance(agent, dict):
-        raise ConfigError(f"--config {path}: agent={agent!r} is not a mapping; write agent: {{ratio: 0.6}}.")
-    return {**content, **{f"agent.{key}": value for key, value in agent.items()}}
-
-
-def split(merged: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split flat keys into the host's and ours, and check the names of both."""
-    from ultralytics.cfg import DEFAULT_CFG_DICT
-
-    host: dict[str, Any] = {}
-    agent: dict[str, Any] = {}
-    for key, value in merged.items():
-        if key.startswith("agent.options."):
-            agent.setdefault("options", {})[key.removeprefix("agent.options.")] = value
-        elif key.startswith("agent."):
-            agent[key.removeprefix("agent.")] = value
-        elif key in DEFAULT_CFG_DICT:
-            host[key] = value
-        else:
-            raise ConfigError(unknown_key(key, [*DEFAULT_CFG_DICT, "agent.ratio", "agent.strategy"]))
-    return host, agent
-
-
 def load_model(host: dict[str, Any]) -> Any:
-    """Return the host's model for its arguments, and take `model` and `task` out of them.
+    """Return the host's model for its arguments, and take `model` and `task` out of them; both default as in `yolo`.
 
     Raises:
-        ConfigError: for a model of another task than the one asked for, or a resume without a checkpoint.
+        ConfigError: for a model that is not there, or a resume without a checkpoint.
     """
     from ultralytics import RTDETR, YOLO
+    from ultralytics.cfg import TASK2MODEL
+    from ultralytics.utils import LOGGER
 
     resume = host.get("resume")
     if resume and not isinstance(resume, str):
         host["resume"] = resume = host.get("model")
         if not resume:
             raise ConfigError("resume=true needs model=PATH/weights/last.pt of the run, or give resume=PATH.")
-    if resume and not Path(resume).is_file():
+    if resume and not os.path.isfile(resume):
         raise ConfigError(f"resume={resume}: there is no such file; give PATH/weights/last.pt of a stopped run.")
-    name = str(resume or host.pop("model", "yolov8n.yaml"))
-    with input_errors(f"model={name}", "ultralytics"):
-        model = RTDETR(name) if "rtdetr" in Path(name).stem.lower() else YOLO(name)  # as the host's command line
-    task = host.pop("task", model.task)
-    if task != model.task:
-        raise ConfigError(f"task={task}: the model {name} is for {model.task}. Give a model of the task, or drop task.")
-    return model
+    task, model = host.pop("task", None), host.pop("model", None)
+    if task not in (None, *TASK2MODEL):
+        raise ConfigError(f"task={task} is not known. Valid: {', '.join(TASK2MODEL)}; or drop task.")
+    name = str(resume or model or TASK2MODEL[task or "detect"])
+    if not (resume or model):
+        LOGGER.warning(f"model= is missing; the default is {name}.")
+    remedy = "" if os.path.exists(name) else "Give a model YAML or a checkpoint that is there."
+    if task is not None:
+        remedy = f"Give a model for task={task}, or drop task."
+    with input_errors(f"model={name}", "ultralytics", remedy=remedy):
+        loaded = RTDETR(name) if "rtdetr" in Path(name).stem.lower() else YOLO(name, task=task)
+    if task not in (None, loaded.task):
+        LOGGER.warning(f"task={task} is ignored: the model {name} is for {loaded.task}.")
+    return loaded
 
 
 def train(
@@ -141,13 +83,22 @@ def train(
     data = host.get("data")
     if data is None and not host.get("resume"):
         raise ConfigError("data= is missing; give an Ultralytics YAML or the folder of an MS-COCO download.")
+    if isinstance(data, (list, tuple)):
+        raise ConfigError(f"data={data}: a run has one data set; start one for each.")
+    if data is not None:
+        data = host["data"] = str(data)  # a folder's name may be a number
     if settings.val_json is not None:
         read_json(Path(settings.val_json))
     model = load_model(host)
     trainer_class = trainer_for(model)
-    if data is not None and model.task in FOLDER_TASKS:
-        host["data"] = str(prepare_data(data, segments=model.task != "detect"))
-    elif data is not None and model.task != "classify" and Path(data).is_dir():
+    if trainer_class.task != model.task:
+        raise ConfigError(
+            f"task={model.task}: the model is for {trainer_class.task}. Give one of the task, or drop task."
+        )
+    is_folder = os.path.isdir(data or "")  # not Path.is_dir: it raises for a name that is too long
+    if is_folder and model.task in FOLDER_TASKS:
+        host["data"] = prepare_data(str(data), segments=model.task != "detect")
+    elif is_folder and model.task != "classify":
         raise ConfigError(f"data={data}: a folder is no data for task={model.task}; give a data YAML of the task.")
     folder = check_host(host, model.task)
     for event, function in (callbacks or {}).items():
@@ -214,10 +165,11 @@ def check_host(host: dict[str, Any], task: str) -> Path:
         The run's folder.
 
     Raises:
-        ConfigError: for what the host refuses, or a folder that cannot be made.
+        ConfigError: for what the host refuses, or a folder that cannot be made or that holds another run.
     """
     from ultralytics.cfg import get_cfg, get_save_dir
     from ultralytics.data.utils import check_det_dataset
+    from ultralytics.utils import RANK
 
     with input_errors("ultralytics", "ultralytics"):
         args = get_cfg(overrides={**host, "task": task})
@@ -228,7 +180,10 @@ def check_host(host: dict[str, Any], task: str) -> Path:
     if task != "classify" and data.endswith((".yaml", ".yml")):
         with input_errors(f"data={data}", "ultralytics", remedy="Give an Ultralytics data YAML or a COCO folder."):
             check_det_dataset(data)
-    check_folder("project", folder)
+    check_folder("save_dir" if args.get("save_dir") else "project", folder)
+    # The args.yaml of a run has its save_dir, and cfg= that file would write over the run.
+    if args.get("save_dir") and not args.exist_ok and RANK in {-1, 0} and (folder / "args.yaml").exists():
+        raise ConfigError(f"save_dir={folder} holds a run; give another, or exist_ok=True to write over it.")
     return folder
 
 
@@ -244,7 +199,7 @@ def has_begun(model: Any) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status: 0, 2 for input that cannot work, 130 after Ctrl-C."""
     words = sys.argv[1:] if arguments is None else arguments
-    if not words or words[0] in ("-h", "--help", "help"):
+    if not words or {"-h", "--help", "help"} & set(words):
         print(USAGE)
         return 0
 

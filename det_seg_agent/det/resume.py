@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from ultralytics.utils.torch_utils import unwrap_model
 
-from det_seg_agent.errors import ConfigError, StateError
+from det_seg_agent.cli import one_line
+from det_seg_agent.errors import LIMIT, ConfigError, StateError
 from det_seg_agent.files import replacing
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def write(path: Path, state: dict[str, Any]) -> None:
             torch.save(state, part)
     except (OSError, RuntimeError) as error:  # the latter is torch's, for what its own writer meets
         raise StateError(
-            f"{path} cannot be written ({error}), and without it the run could not go on after a stop. Free space, "
-            "then resume: the checkpoint of the epoch before is whole."
+            f"{path} cannot be written ({one_line(error, LIMIT // 3)}), and without it the run could not go on after "
+            "a stop. Free space, then resume: the checkpoint of the epoch before is whole."
         ) from error
 
 
@@ -137,7 +138,8 @@ def restore_training(trainer: "AgentTrainerMixin", saved: dict[str, Any], gradie
         model.load_state_dict(state["model"])
         trainer.ema.ema.load_state_dict(state["ema"])
     except RuntimeError as error:
-        raise StateError(f"the saved weights do not fit this model; resume with the same model. {error}") from error
+        text = f"the saved weights do not fit this model ({one_line(error, LIMIT // 2)}); resume with the same model."
+        raise StateError(text) from error
     trainer.ema.updates = state["updates"]
     trainer.optimizer.load_state_dict(state["optimizer"])
     return 0
