@@ -29,7 +29,7 @@ from det_runs import fit  # noqa: E402
 from ultralytics import YOLO  # noqa: E402
 from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402
 
-from det_seg_agent.det.cli import judge  # noqa: E402
+from det_seg_agent.det.judge import judge  # noqa: E402
 from det_seg_agent.det.trainer import AgentDetectionTrainer  # noqa: E402
 
 RUN: dict[str, Any] = {"epochs": 4, "batch": 12, "nbs": 24, "warmup_epochs": 1, "optimizer": "SGD", "seed": 1}
@@ -93,7 +93,7 @@ class OnCpuAgent(AgentDetectionTrainer, OnCpu):
     def _do_train(self) -> None:
         super()._do_train()
         rank = int(os.environ["RANK"])
-        judged = judge(self, None) if rank == 0 else {}  # it must not wait for the other ranks
+        judged = judge(self) if rank == 0 else {}  # it must not wait for the other ranks
         kept = {**self.kept, "state": self.selector.state_dict(), "settings": self.agent_settings.model_dump()}
         weights = dict(self.model.module.named_parameters())
         kept["weights"] = {name: value.detach().clone() for name, value in weights.items()}

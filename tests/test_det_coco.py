@@ -12,13 +12,13 @@ from PIL import Image
 from det_seg_agent.det.coco import (
     NAMES,
     coco_metrics,
-    evaluate,
     find_val_json,
     format_table,
     match_categories,
     match_images,
 )
 from det_seg_agent.det.convert import prepare_data
+from det_seg_agent.det.judge import evaluate
 from det_seg_agent.errors import ConfigError
 
 CATEGORIES = [{"id": 1, "name": "disc"}, {"id": 3, "name": "bar"}]
@@ -137,7 +137,8 @@ def test_evaluate_runs_with_and_without_a_json(folder: Path, tmp_path: Path) -> 
     model.save(weights)
     data = str(prepare_data(folder))
     for val_json in (find_val_json(checked(data)), None):
-        metrics = evaluate(weights, data, val_json, device="cpu", imgsz=64, batch=2, workers=0, conf=1e-6, max_det=5)
+        more = {"device": "cpu", "imgsz": 64, "batch": 2, "workers": 0, "conf": 1e-6, "max_det": 5}
+        metrics = evaluate(weights, data, val_json, **more)["bbox"]
         assert tuple(metrics) == NAMES and all(-1 <= value <= 1 for value in metrics.values())
 
 
@@ -166,7 +167,7 @@ def test_a_broken_annotation_is_refused(folder: Path, change: dict) -> None:
     assert not (folder / "ultralytics").exists()
 
 
-@pytest.mark.parametrize("name", ["/tmp/x.jpg", "../x.jpg", "images/x.jpg"])
+@pytest.mark.parametrize("name", ["/tmp/x.jpg", "../x.jpg", "a\\..\\..\\x.jpg", "C:\\data\\x.jpg"])
 def test_a_file_name_that_leads_out_is_refused(folder: Path, name: str) -> None:
     path = folder / "annotations/instances_val2017.json"
     content = json.loads(path.read_text())
@@ -188,16 +189,23 @@ def test_more_than_80_classes_in_a_coco_folder(tmp_path: Path) -> None:
     model.model.names = {i: f"c{i + 1}" for i in range(100)}
     model.save(tmp_path / "w.pt")
     val_json = find_val_json(checked(data))
-    assert (
-        len(evaluate(tmp_path / "w.pt", data, val_json, device="cpu", imgsz=64, batch=2, conf=1e-6, plots=True)) == 12
-    )
+    metrics = evaluate(tmp_path / "w.pt", data, val_json, device="cpu", imgsz=64, batch=2, conf=1e-6, plots=True)
+    assert len(metrics["bbox"]) == 12
 
 
-def test_categories_match_by_name_then_by_order() -> None:
+def test_categories_match_by_name_and_never_by_order() -> None:
     assert match_categories(CATEGORIES, {0: "bar", 1: "unused_2", 2: "disc"}, "x") == {0: 3, 2: 1}
-    assert match_categories(CATEGORIES, {0: "disc", 1: "other"}, "x") == {0: 1, 1: 3}
-    with pytest.raises(ConfigError, match="make the names agree"):
-        match_categories(CATEGORIES, {0: "disc", 1: "other", 2: "more"}, "x")
+    assert match_categories(CATEGORIES, {0: "bar"}, "x") == {0: 3}
+    assert match_categories(CATEGORIES, {0: "bar", 1: "unused_parts", 2: "disc"}, "x") == {0: 3, 2: 1}
+    for names in ({0: "disc", 1: "other"}, {0: "disc", 1: "other", 2: "more"}, {0: "disque", 1: "barre"}):
+        with pytest.raises(ConfigError, match="make the names agree"):
+            match_categories(CATEGORIES, names, "x")
+    with pytest.raises(ConfigError, match="'Bar ' is not 'bar'"):
+        match_categories(CATEGORIES, {0: "disc", 1: "Bar "}, "x")
+    with pytest.raises(ConfigError, match="two of its categories have one name"):
+        match_categories([*CATEGORIES, {"id": 4, "name": "bar"}], {0: "disc", 1: "bar"}, "x")
+    with pytest.raises(ConfigError, match="two classes of the data have one name"):
+        match_categories(CATEGORIES, {0: "disc", 1: "disc"}, "x")
 
 
 def test_images_match_by_the_end_of_their_path() -> None:

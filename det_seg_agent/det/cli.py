@@ -71,9 +71,11 @@ def train(
     Raises:
         ConfigError: for settings, data or models that cannot work.
     """
-    from ultralytics.utils import RANK, YAML
+    from ultralytics.utils import RANK
 
-    from det_seg_agent.det.convert import prepare_data, read_json
+    from det_seg_agent.det.convert import prepare_data
+    from det_seg_agent.det.instances import read_coco
+    from det_seg_agent.det.judge import conclude, prepare
     from det_seg_agent.det.settings import DetSettings
     from det_seg_agent.det.trainers import trainer_for
     from det_seg_agent.strategies import resolve
@@ -88,7 +90,7 @@ def train(
     if data is not None:
         data = host["data"] = str(data)  # a folder's name may be a number
     if settings.val_json is not None:
-        read_json(Path(settings.val_json))
+        read_coco(Path(settings.val_json))
     model = load_model(host)
     trainer_class = trainer_for(model)
     if trainer_class.task != model.task:
@@ -103,6 +105,7 @@ def train(
     folder = check_host(host, model.task)
     for event, function in (callbacks or {}).items():
         model.add_callback(event, function)
+    model.add_callback("on_pretrain_routine_end", lambda trainer: prepare(trainer, settings.val_json))
     started = time.time()
 
     def begun() -> bool:
@@ -114,48 +117,9 @@ def train(
             **{k: v for k, v in host.items() if k not in ("model", "mode")},
         )
     trainer = model.trainer
-    wall = time.time() - started
-    if RANK not in {-1, 0} or trainer.selector is None or not trainer.best.exists():
+    if RANK not in {-1, 0} or trainer.selector is None:
         return {}
-    YAML.save(trainer.save_dir / "agent.yaml", trainer.agent_settings.model_dump())
-    result = {**judge(trainer, settings.val_json), **trainer.report.result(wall)}
-    print(trainer.report.closing(wall))
-    trainer.report.write_metrics(result)
-    return result
-
-
-def judge(trainer: Any, val_json: str | None) -> dict[str, Any]:
-    """Return the best weights' figures: `coco` (boxes) and `coco_segm` (masks), or `host`, and `judged_on`.
-
-    Of several processes rank 0 calls it alone, and the host's validator would wait for the others: the figures are
-    those that all of them came to at the end.
-    """
-    from ultralytics.utils import RANK
-
-    from det_seg_agent.det.coco import evaluate_kinds, find_val_json, format_table
-
-    args = trainer.args
-    if args.task not in ("detect", "segment") or RANK != -1:
-        ours = trainer.report.scalars()
-        figures = {key: float(value) for key, value in trainer.metrics.items() if key not in ours}
-        print("\n" + "\n".join(f"  {key:<28}{value:8.4f}" for key, value in figures.items()))
-        return {"host": figures, "judged_on": "the validation set, by the host's own validator"}
-    found = val_json or trainer.agent_settings.val_json or find_val_json(trainer.data)
-    judged = evaluate_kinds(
-        trainer.best,
-        str(args.data),
-        Path(found) if found else None,
-        imgsz=args.imgsz,
-        batch=args.batch,
-        device=args.device,
-        workers=args.workers,
-        single_cls=args.single_cls,
-    )
-    for kind, figures in judged.items():
-        print("\n" + format_table(figures, kind))
-    names = {"bbox": "coco", "segm": "coco_segm"}
-    judged_on = str(found) if found else "the labels of the validation set"
-    return {**{names[kind]: figures for kind, figures in judged.items()}, "judged_on": judged_on}
+    return conclude(trainer, time.time() - started)
 
 
 def check_host(host: dict[str, Any], task: str) -> Path:

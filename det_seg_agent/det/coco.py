@@ -1,27 +1,30 @@
-"""COCO figures by pycocotools, of what the host's validator predicts."""
+"""COCO figures by pycocotools, and the ground truth for them: a COCO JSON of the validation images, or their labels."""
 
 import contextlib
 import io
-import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from det_seg_agent.det.convert import read_json
+import numpy as np
+from numpy.typing import NDArray
+
 from det_seg_agent.errors import ConfigError
 
 NAMES = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
     "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large",
 )  # fmt: skip
+MOST_DETECTIONS = 100  # of a class in an image: the limit of COCO's figures
 
 
-def find_val_json(data: dict[str, Any]) -> Path | None:
+def find_val_json(data: dict[str, Any], split: str = "val") -> Path | None:
     """Return the COCO JSON of the validation set that lies beside the data, if there is one.
 
-    `data` is what the host's `check_det_dataset` returns.
+    `data` is what the host's `check_det_dataset` returns, `split` the host's setting.
     """
-    val = data.get("val")
+    val = data.get(split or "val")
     if isinstance(val, list | tuple) and len(val) == 1:
         val = val[0]
     if not isinstance(val, str | Path):
@@ -35,29 +38,55 @@ def find_val_json(data: dict[str, Any]) -> Path | None:
 
 
 def coco_metrics(
-    truth: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int], kind: str = "bbox"
+    truth: dict[str, Any],
+    predictions: list[dict[str, Any]],
+    image_ids: Iterable[int],
+    kind: str = "bbox",
+    max_det: int = MOST_DETECTIONS,
 ) -> dict[str, float]:
-    """Return the 12 figures of pycocotools' `bbox` or `segm` evaluation over `image_ids`; -1 for what is not there."""
+    """Return the 12 figures of pycocotools' `bbox` or `segm` evaluation over `image_ids`; -1 for what is not there.
+
+    Classes are the categories of `truth`. The figures count 100 detections of a class in an image, as COCO's do, and
+    `max_det` where an image has more objects of a class.
+    """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    if not predictions:
-        return dict.fromkeys(NAMES, 0.0)
+    ids = sorted(image_ids)
+    # pycocotools needs these fields, which hand-made files often lack; id 0 would be no match.
+    annotations = [
+        {"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a, "id": i} for i, a in enumerate(truth["annotations"], 1)
+    ]
+    limits = [1, 10, MOST_DETECTIONS]
+    if max_det > MOST_DETECTIONS and most_objects(annotations, ids) > MOST_DETECTIONS:
+        limits.append(max_det)
     with contextlib.redirect_stdout(io.StringIO()):
-        ground = COCO()
-        # pycocotools needs these fields, which hand-made files often lack.
-        annotations = [
-            {"id": i, "iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a}
-            for i, a in enumerate(truth["annotations"], 1)
-        ]
+        ground, found = COCO(), COCO()
         ground.dataset = {"info": {}, **truth, "annotations": annotations}
+        found.dataset = {**ground.dataset, "annotations": []}
         ground.createIndex()
-        judge = COCOeval(ground, ground.loadRes(predictions), kind)
-        judge.params.imgIds = sorted(image_ids)
+        found.createIndex()
+        judge = COCOeval(ground, ground.loadRes(predictions) if predictions else found, kind)
+        judge.params.imgIds, judge.params.maxDets = ids, limits
         judge.evaluate()
         judge.accumulate()
-        judge.summarize()
-    return dict(zip(NAMES, map(float, judge.stats)))
+    # Not by its `summarize`, which knows a limit of 100 alone. Axes: IoU, recall, class, area, limit.
+    precision, recall = judge.eval["precision"][..., -1], judge.eval["recall"]
+    ap = [precision[..., 0], precision[0, ..., 0], precision[5, ..., 0], *(precision[..., area] for area in (1, 2, 3))]
+    ar = [*(recall[..., 0, limit] for limit in (0, 1, 2)), *(recall[..., area, -1] for area in (1, 2, 3))]
+    return dict(zip(NAMES, map(_mean, (*ap, *ar))))
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    there = values[values > -1]
+    return float(there.mean()) if there.size else -1.0
+
+
+def most_objects(annotations: list[dict[str, Any]], image_ids: Iterable[int]) -> int:
+    """Return the most objects of one class that an image has."""
+    known = set(image_ids)
+    counts = Counter((a["image_id"], a["category_id"]) for a in annotations if a["image_id"] in known)
+    return max(counts.values(), default=0)
 
 
 def format_table(metrics: dict[str, float], kind: str = "bbox") -> str:
@@ -67,128 +96,87 @@ def format_table(metrics: dict[str, float], kind: str = "bbox") -> str:
     return f"COCO metrics (pycocotools, {kind})\n" + "\n".join(rows)
 
 
-def evaluate(weights: Path, data: str, val_json: Path | None, **arguments: Any) -> dict[str, float]:
-    """Judge the boxes of weights; see `evaluate_kinds`."""
-    return evaluate_kinds(weights, data, val_json, **arguments)["bbox"]
+def restricted(truth: dict[str, Any], category: dict[int, int], single: bool) -> tuple[dict[str, Any], dict[int, int]]:
+    """Return ground truth of the trained classes alone, and class index -> category id.
 
-
-def evaluate_kinds(weights: Path, data: str, val_json: Path | None, **arguments: Any) -> dict[str, dict[str, float]]:
-    """Judge weights on the validation set by pycocotools; arguments are the host's (imgsz, batch, device, ...).
-
-    Without `val_json` the set's labels are the ground truth.
-
-    Returns:
-        `bbox` -> its 12 figures, and `segm` -> its 12 figures for weights that predict masks and data with outlines.
-
-    Raises:
-        ConfigError: if classes or images of the JSON are not those of the data.
+    Args:
+        truth: in COCO's form.
+        category: trained class index -> category id.
+        single: whether all of them were trained as one class, the host's `single_cls`.
     """
-    from ultralytics import YOLO
-
-    model = YOLO(weights)
-    kinds = ("bbox", "segm") if model.task == "segment" else ("bbox",)
-
-    class Collector(model.task_map[model.task]["validator"]):  # type: ignore[misc,name-defined]
-        """The host's validator, whose predictions are judged here and not by the host."""
-
-        kept: dict[str, Any] = {}
-
-        def init_metrics(self, model: Any) -> None:
-            super().init_metrics(model)
-            # Class indices as they are, and no second judgement of the host's own beside this one.
-            self.class_map = list(range(len(model.names)))
-            self.is_custom_json = self.build_gdict = False
-
-        def pred_to_json(self, predn: dict[str, Any], pbatch: dict[str, Any]) -> None:
-            start = len(self.jdict)
-            super().pred_to_json(predn, pbatch)
-            for prediction in self.jdict[start:]:
-                prediction["file_name"] = str(pbatch["im_file"])  # the host's bare name may occur in two folders
-
-        def eval_json(self, stats: dict[str, Any]) -> dict[str, Any]:
-            self.kept.update(predictions=self.jdict, names=self.names, data=self.dataloader.dataset)
-            return stats
-
-    with tempfile.TemporaryDirectory() as folder:
-        fixed = {"data": data, "save_json": True, "plots": False, "project": folder, "name": "val"}
-        model.val(validator=Collector, **{"conf": 0.001, "verbose": False, **arguments, **fixed})
-    kept = Collector.kept
-    if not kept:
-        return {kind: dict.fromkeys(NAMES, 0.0) for kind in kinds}
-    truth = read_json(val_json) if val_json else truth_of_labels(kept["data"], kept["names"])
-    ids = match_images(truth["images"], [str(file) for file in kept["data"].im_files], val_json)
-    if arguments.get("single_cls"):
-        truth = one_category(truth)
-    category = match_categories(truth["categories"], kept["names"], val_json)
-    results = {}
-    for kind, key in zip(kinds, ("bbox", "segmentation")):
-        if not all(annotation.get(key) for annotation in truth["annotations"]):
-            continue
-        predictions = [
-            {
-                "image_id": ids[p["file_name"]],
-                "category_id": category[p["category_id"]],
-                key: p[key],
-                "score": p["score"],
-            }
-            for p in kept["predictions"]
-            if p["category_id"] in category
-        ]
-        results[kind] = coco_metrics(truth, predictions, ids.values(), kind)
-    return results
-
-
-def one_category(truth: dict[str, Any]) -> dict[str, Any]:
-    """Return a COCO JSON whose objects are all of one category, as the host's `single_cls` trains them."""
-    annotations = [{**a, "category_id": 1} for a in truth["annotations"]]
-    return {**truth, "annotations": annotations, "categories": [{"id": 1, "name": "item"}]}
+    kept = set(category.values())
+    annotations = [a for a in truth["annotations"] if a["category_id"] in kept]
+    categories = [c for c in truth["categories"] if c["id"] in kept]
+    if single:
+        annotations = [{**a, "category_id": 1} for a in annotations]
+        categories, category = [{"id": 1, "name": "item"}], {0: 1}
+    return {**truth, "annotations": annotations, "categories": categories}, category
 
 
 def match_images(images: list[dict[str, Any]], files: list[str], source: Any) -> dict[str, int]:
     """Return image file -> image id, by the longest end of the path that the JSON knows, or else by the bare name.
 
+    Where a file is a link, or lies behind one, its real path counts as well.
+
     Raises:
-        ConfigError: if a file is not in the JSON.
+        ConfigError: if a file is not in the JSON, or two are the same one there.
     """
     by_path = {Path(image["file_name"]).as_posix(): int(image["id"]) for image in images}
     by_name: dict[str, set[int]] = {}
     for path, image_id in by_path.items():
         by_name.setdefault(Path(path).name, set()).add(image_id)
     ids: dict[str, int] = {}
+    taken: dict[int, str] = {}
     unknown = []
-    for file in files:
-        parts = Path(file).parts
-        ends = ("/".join(parts[i:]) if i else Path(file).as_posix() for i in range(len(parts)))
-        found = next((by_path[end] for end in ends if end in by_path), None)
-        if found is None and len(same := by_name.get(parts[-1], set())) == 1:
+    for file in dict.fromkeys(files):
+        _, found = max((_longest_end(path, by_path) for path in (Path(file), Path(file).resolve())), key=lambda x: x[0])
+        if found is None and len(same := by_name.get(Path(file).name, set())) == 1:
             found = next(iter(same))
         if found is None:
             unknown.append(file)
+        elif found in taken:
+            raise ConfigError(f"{source}: {taken[found]} and {file} are one image in it; give their folders there.")
         else:
-            ids[file] = found
+            ids[file], taken[found] = found, file
     if unknown:
         raise ConfigError(
-            f"{source}: {len(unknown)} validation images, {unknown[0]} first, are not in it; give the set's own JSON."
+            f"{source}: {len(unknown)} of {len(ids) + len(unknown)} validation images are not in it "
+            f"({', '.join(unknown[:2])}); give the set's own JSON."
         )
     return ids
 
 
+def _longest_end(path: Path, by_path: dict[str, int]) -> tuple[int, int | None]:
+    """Return the parts of the longest end of a path that is known, and what it is known as."""
+    for i in range(len(path.parts)):
+        end = "/".join(path.parts[i:]) if i else path.as_posix()
+        if end in by_path:
+            return len(path.parts) - i, by_path[end]
+    return 0, None
+
+
 def match_categories(categories: list[dict[str, Any]], names: dict[int, str], source: Any) -> dict[int, int]:
-    """Return class index -> category id, by name, or by order where names differ and counts agree.
+    """Return class index -> category id, by name; one side may know more classes than the other.
 
     Raises:
-        ConfigError: if neither does.
+        ConfigError: if names are not the same, or not unique.
     """
     by_name = {str(c["name"]): int(c["id"]) for c in categories}
-    real = {index: name for index, name in names.items() if not name.startswith("unused_")}
-    # One side may know more classes than the other, but a partial overlap means that the lists are not the same.
-    if len(by_name) == len(categories) and (set(real.values()) <= set(by_name) or set(by_name) <= set(real.values())):
+    # `unused_7` is what the conversion calls an id that no category has.
+    real = {index: name for index, name in names.items() if name != f"unused_{index + 1}" or name in by_name}
+    if len(by_name) < len(categories):
+        raise ConfigError(f"{source}: two of its categories have one name; rename one.")
+    if len(set(real.values())) < len(real):
+        raise ConfigError(f"{source}: two classes of the data have one name; rename one.")
+    # A partial overlap means that the lists are not the same.
+    if set(real.values()) <= set(by_name) or set(by_name) <= set(real.values()):
         return {index: by_name[name] for index, name in real.items() if name in by_name}
-    if len(categories) == len(real):
-        return dict(zip(sorted(real), sorted(int(c["id"]) for c in categories)))
+    unlike = sorted(set(real.values()) - set(by_name))
+    alike = [(a, b) for a in unlike for b in by_name if "".join(a.split()).lower() == "".join(b.split()).lower()]
+    hint = f" ({alike[0][0]!r} is not {alike[0][1]!r})" if alike else ""
     raise ConfigError(
-        f"{source}: its {len(categories)} categories {sorted(by_name)[:5]} are not the model's {len(real)} classes "
-        f"{list(real.values())[:5]}; make the names agree."
+        f"{source}: its {len(by_name)} categories {sorted(by_name)[:5]} are not the {len(real)} classes of the data "
+        f"{list(real.values())[:5]}{hint}; make the names agree."
     )
 
 
@@ -199,7 +187,8 @@ def truth_of_labels(dataset: Any, names: dict[int, str]) -> dict[str, Any]:
 
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, label in enumerate(dataset.labels, 1):
+    # A file that is listed twice is one image.
+    for image_id, label in enumerate({str(label["im_file"]): label for label in dataset.labels}.values(), 1):
         with Image.open(label["im_file"]) as image:
             width, height = exif_size(image)  # the host drops `shape` when it batches by aspect ratio
         images.append({"id": image_id, "file_name": str(label["im_file"]), "width": width, "height": height})

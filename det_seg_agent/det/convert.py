@@ -1,18 +1,21 @@
 """The folder of an MS-COCO download in, the host's labels out, by the host's own converter."""
 
 import json
+import logging
 import os
-import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from det_seg_agent.det.folder import Split
 from det_seg_agent.errors import ConfigError
 
 SPLITS = (("train2017", "val2017"), ("train", "val"))
 MARK = "# Made from annotations/instances_*.json; made again when those change.\n"
+RECORD = "conversion.json"  # what a conversion was made from, and its account
 MOST_CLASSES = 10_000
 
 
@@ -20,10 +23,12 @@ def prepare_data(data: str | Path, segments: bool = False) -> str:
     """Return what the host's `data=` takes: a folder of an MS-COCO download is converted once, the rest is as it is.
 
     The conversion is the host's own; it goes to `<folder>/ultralytics`, or for outlines (`segments`) in place of boxes
-    to `<folder>/ultralytics-segments`, with links to the images.
+    to `<folder>/ultralytics-segments`, with links to the images. What went in, came out and was left out is logged,
+    also where an earlier conversion is taken.
 
     Raises:
-        ConfigError: for a folder without the expected files, unreadable JSON, or a folder that cannot be written to.
+        ConfigError: for a folder without the expected files, JSON that cannot be read or leaves nothing to train on,
+            or a folder that cannot be written to.
     """
     root = Path(data)
     if not root.is_dir():
@@ -44,63 +49,61 @@ def prepare_data(data: str | Path, segments: bool = False) -> str:
     ready = target / "data.yaml"
     if target.exists() and not (ready.is_file() and ready.read_text(encoding="utf-8").startswith(MARK)):
         raise ConfigError(f"data={data}: {target} is in the way of the conversion and not made by it; rename it.")
+    stats = [path.stat() for path in jsons]
+    made_from = [[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in zip(jsons, stats)]
 
-    def fresh() -> bool:
-        return ready.is_file() and all(ready.stat().st_mtime >= path.stat().st_mtime for path in jsons)
+    def account() -> list[str] | None:
+        """Return that of a conversion of these very files, or None."""
+        try:
+            record = json.loads((target / RECORD).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return list(record["account"]) if record["made_from"] == made_from else None
 
-    if fresh():
-        return str(ready)
-    if not os.access(root, os.W_OK):
-        raise ConfigError(f"data={data}: the folder is not writable, and the labels go to {target}; make it writable.")
-    with tempfile.TemporaryDirectory(dir=root, prefix=".ultralytics-") as work:
-        built = _convert(root, jsons, splits, Path(work), segments)
-        if target.exists() and not fresh():
-            shutil.rmtree(target)
-        if not fresh():  # else another process of this run was first
-            os.replace(built, target)
+    lines = account()
+    if lines is None:
+        if not os.access(root, os.W_OK):
+            raise ConfigError(
+                f"data={data}: the folder is not writable, and the labels go to {target}; make it writable."
+            )
+        with tempfile.TemporaryDirectory(dir=root, prefix=".ultralytics-") as work:
+            lines = _convert(root, jsons, splits, Path(work), segments)
+            (Path(work) / "built" / RECORD).write_text(json.dumps({"made_from": made_from, "account": lines}))
+            if account() is None:  # else another process of this run was first
+                if target.exists():
+                    os.replace(target, Path(work) / "old")
+                os.replace(Path(work) / "built", target)
+    for line in lines:
+        logging.getLogger("ultralytics").info(line)
     return str(ready)
 
 
-def _convert(root: Path, jsons: list[Path], splits: tuple[str, str], work: Path, segments: bool) -> Path:
+def _convert(root: Path, jsons: list[Path], splits: tuple[str, str], work: Path, segments: bool) -> list[str]:
+    """Write the host's labels to `work/built`; return the account."""
     from ultralytics.data.converter import coco91_to_coco80_class, convert_coco
 
-    categories: dict[int, str] = {}
-    files: list[list[str]] = []
-    for path in jsons:
-        content = read_json(path)
-        try:
-            categories.update({int(c["id"]): str(c["name"]) for c in content["categories"]})
-            files.append(sorted(str(image["file_name"]) for image in content["images"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{path}: a category or image without id, name or file_name ({error!r}).") from error
-        # Labels are written under these names, so that none may lead out of the folder.
-        for name in files[-1]:
-            if Path(name).is_absolute() or {"..", "images"} & set(Path(name).parts[:-1]):
-                raise ConfigError(f"{path}: file_name {name!r} must lie inside the split's folder; correct it.")
-    if not categories:
-        raise ConfigError(f"{jsons[0]}: no categories; at least one is needed.")
-    official = {i + 1 for i, c in enumerate(coco91_to_coco80_class()) if c is not None}
-    is_coco = set(categories) == official
-    for id_ in categories:
-        if not 1 <= id_ <= MOST_CLASSES:
-            raise ConfigError(f"{jsons[0]}: category id {id_} is not in 1..{MOST_CLASSES}; renumber the categories.")
-    ids = sorted(categories) if is_coco else list(range(1, max(categories) + 1))
     (work / "annotations").mkdir()
-    for path in jsons:
-        (work / "annotations" / path.name).symlink_to(path)
+    categories: dict[int, str] = {}
+    numbers: dict[str, int] = {}
+    parts = []
+    for path, split in zip(jsons, splits):
+        part = Split(root, path, split, segments, numbers)
+        for id_, name in ((row["id"], row["name"]) for row in part.categories):
+            if (other := categories.setdefault(id_, name)) != name:
+                raise ConfigError(f"{path}: category {id_} is {name!r}, and {other!r} in {jsons[0].name}; renumber.")
+            if not 1 <= id_ <= MOST_CLASSES:
+                raise ConfigError(f"{path}: category id {id_} is not in 1..{MOST_CLASSES}; renumber the categories.")
+        part.write_json(work / "annotations")
+        parts.append(part)
+    if not parts[0].objects:
+        raise ConfigError(f"{jsons[0]}: it has no objects to train on; add annotations.")
+    is_coco = set(categories) == {i + 1 for i, c in enumerate(coco91_to_coco80_class()) if c is not None}
     built = work / "built"
-    try:
+    with _quiet():
         convert_coco(str(work / "annotations"), str(built), cls91to80=is_coco, use_segments=segments)
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
-        raise ConfigError(
-            f"data={root}: the host's converter cannot read {jsons[0].name} and {jsons[1].name} ({error!r}); an "
-            "annotation may name an image that is not listed, or lack image_id, bbox or category_id."
-        ) from error
-    for names, split in zip(files, splits):
-        # The host resolves links in `train:` and `val:`, and would look for labels beside the images; not in lists.
-        (built / f"{split}.txt").write_text("".join(f"./images/{split}/{name}\n" for name in names), encoding="utf-8")
-        (built / "labels" / split).mkdir(parents=True, exist_ok=True)
-        (built / "images" / split).symlink_to(Path("..") / ".." / split)
+    for part in parts:
+        part.write_links(built)
+    ids = sorted(categories) if is_coco else list(range(1, max(categories) + 1))
     layout = {
         # No `path`: the host then takes the file's folder, and the data may be moved.
         "train": f"{splits[0]}.txt",
@@ -109,20 +112,16 @@ def _convert(root: Path, jsons: list[Path], splits: tuple[str, str], work: Path,
         "names": {i: categories.get(id_, f"unused_{id_}") for i, id_ in enumerate(ids)},
     }
     (built / "data.yaml").write_text(MARK + yaml.safe_dump(layout, sort_keys=False), encoding="utf-8")
-    return built
+    return [part.account() for part in parts]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a COCO JSON.
-
-    Raises:
-        ConfigError: if it cannot be read, or is not of that form.
-    """
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the host from naming its temporary folder; what it would warn of is in our account."""
+    logger = logging.getLogger("ultralytics")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    missing = {"images", "annotations", "categories"} - set(content if isinstance(content, dict) else ())
-    if missing:
-        raise ConfigError(f"{path}: {', '.join(sorted(missing))} missing; it is not a COCO instances JSON.")
-    return dict(content)
+        yield
+    finally:
+        logger.setLevel(before)

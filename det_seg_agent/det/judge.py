@@ -1,0 +1,212 @@
+"""How a run is judged: what its final validation predicts, by pycocotools."""
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ultralytics.data.utils import check_det_dataset
+from ultralytics.utils import LOGGER, RANK, YAML
+
+from det_seg_agent.cli import one_line
+from det_seg_agent.det.coco import MOST_DETECTIONS, coco_metrics, format_table, most_objects
+from det_seg_agent.det.keeping import keeping
+from det_seg_agent.det.truth import Truth, choose_json, load_truth
+from det_seg_agent.errors import ConfigError
+
+TASKS = ("detect", "segment")  # what pycocotools judges
+KINDS = {"bbox": "bbox", "segm": "segmentation"}  # its kind of evaluation -> key of an object
+RESULT = {"bbox": "coco", "segm": "coco_segm"}  # -> key of metrics.json
+HOST = {"bbox": "metrics/mAP50-95(B)", "segm": "metrics/mAP50-95(M)"}
+# Of AP against the host's own, measured on small sets of large objects; see docs/judging.md.
+TOLERANCE, FEW_OBJECTS, COARSE_MASKS = 0.02, 0.5, 0.15
+
+
+def prepare(trainer: Any, val_json: str | None) -> None:
+    """Check before training what the run is to be judged by, and let its final validation keep what it predicts.
+
+    A callback for `on_pretrain_routine_end`.
+
+    Raises:
+        ConfigError: for a `val_json` that cannot serve, or data without an object to train on.
+    """
+    check_objects(trainer)
+    args, named = trainer.args, val_json or trainer.agent_settings.val_json
+    if args.task not in TASKS:
+        if named:
+            raise ConfigError(f"agent.val_json={named}: task={args.task} is judged by the host alone; drop it.")
+    elif RANK == -1:
+        chosen = choose_json(trainer.test_loader.dataset, class_names(trainer), args, trainer.data, named)
+        stock = trainer.validator
+        trainer.validator = keeping(type(stock))(
+            stock.dataloader, save_dir=stock.save_dir, args=stock.args, _callbacks=stock.callbacks
+        )
+        trainer.validator.val_json = chosen
+    elif named and RANK == 0:
+        LOGGER.warning(f"agent.val_json={named} is not used: in several processes the host's validator alone judges.")
+
+
+def check_objects(trainer: Any) -> None:
+    """Warn of data without objects, and refuse `classes` that leave none.
+
+    Raises:
+        ConfigError: if no training image has an object of `classes`.
+    """
+    if RANK not in {-1, 0} or trainer.args.task not in (*TASKS, "pose", "obb"):
+        return
+    wanted = trainer.args.classes
+    of = "" if wanted is None else f" of classes={wanted}"
+    for name, loader in (("training", trainer.train_loader), ("validation", trainer.test_loader)):
+        labels = loader.dataset.labels
+        if any(len(label["cls"]) for label in labels):
+            continue
+        text = f"none of the {len(labels)} {name} images has an object{of}"
+        if wanted is not None and name == "training":
+            raise ConfigError(f"{text}; the classes are {dict(list(class_names(trainer).items())[:10])}.")
+        LOGGER.warning(f"{text}; nothing can be {'learned from' if name == 'training' else 'judged on'} them.")
+
+
+def class_names(trainer: Any) -> dict[int, str]:
+    """Return the data's class names, which the host overwrites for `single_cls`."""
+    if trainer.args.single_cls:
+        return dict(check_det_dataset(str(trainer.args.data))["names"])
+    return dict(trainer.data["names"])
+
+
+def figures(kept: dict[str, list[dict[str, Any]]], truth: Truth, max_det: int) -> dict[str, dict[str, float]]:
+    """Return `bbox` -> its 12 figures, and `segm` -> its own where masks are predicted and objects have outlines."""
+    results = {}
+    objects = truth.content["annotations"]
+    masks = any("segmentation" in row for rows in kept.values() for row in rows)
+    for kind, key in KINDS.items():
+        if kind == "segm" and not (masks and all(a.get(key) for a in objects)):
+            continue
+        predictions = [
+            {
+                "image_id": truth.ids[file],
+                "category_id": truth.category[row["class"]],
+                "score": row["score"],
+                key: row[key],
+            }
+            for file, rows in kept.items()
+            for row in rows
+            if row["class"] in truth.category
+        ]
+        results[kind] = coco_metrics(truth.content, predictions, truth.ids.values(), kind, max_det)
+    return results
+
+
+def tolerance(kind: str, truth: Truth) -> float:
+    """Return how far AP may be from the host's own; the fewer the objects of a class, the further."""
+    objects = [a["category_id"] for a in truth.content["annotations"] if not a["iscrowd"]]
+    allowed = TOLERANCE + FEW_OBJECTS * len(set(objects)) / max(len(objects), 1)
+    return allowed + (COARSE_MASKS if kind == "segm" else 0)
+
+
+def difference(judged: dict[str, dict[str, float]], host: dict[str, float], truth: Truth, max_det: int) -> str | None:
+    """Return in one line how far AP is from the host's own, with what can explain it; None where it is near."""
+    far = []
+    for kind, values in judged.items():
+        ap, theirs, allowed = values["AP"], host.get(HOST[kind], values["AP"]), tolerance(kind, truth)
+        if ap >= 0 and abs(ap - theirs) > allowed:
+            far.append(f"{kind} AP {ap:.3f} is more than {allowed:.3f} from the host's mAP50-95 {theirs:.3f}")
+    if not far:
+        return None
+    notes = list(truth.notes)
+    if max_det > MOST_DETECTIONS:
+        most = most_objects(truth.content["annotations"], truth.ids.values())
+        limit = max_det if most > MOST_DETECTIONS else MOST_DETECTIONS
+        notes.append(f"AP counts {limit} detections of a class in an image, the host {max_det} of all")
+    if any("segm" in text for text in far):
+        notes.append("the host compares masks at a quarter of the size")
+    notes.append("the host interpolates precision otherwise")
+    return f"{'; '.join(far)}. What can make the difference: {'; '.join(notes)}."
+
+
+def host_figures(trainer: Any) -> dict[str, float]:
+    """Return the host's own figures of its last validation: that of the best weights."""
+    ours, figures = trainer.report.scalars(), {}
+    for key, value in (trainer.metrics or {}).items():
+        if key not in ours:
+            with contextlib.suppress(TypeError, ValueError):
+                figures[key] = float(value)
+    return figures
+
+
+def judge(trainer: Any) -> dict[str, Any]:
+    """Return what `metrics.json` holds of a run's quality, from its final validation.
+
+    `coco` (boxes) and `coco_segm` (masks), `host` and `judged_on`, and `differs` where AP is far from the host's own.
+    In several processes and for other tasks `host` alone.
+    """
+    host = host_figures(trainer)
+    if trainer.args.task not in TASKS or RANK != -1:
+        return {"judged_on": "the validation set, by the host's own validator", "host": host}
+    validator = trainer.validator
+    if validator.kept is None and validator.failed is None:  # no best weights, as after save=False
+        host = {key: float(value) for key, value in validator(model=trainer.last).items() if key != "fitness"}
+    judged, truth = judge_validator(validator, class_names(trainer), validator.val_json)
+    result: dict[str, Any] = {RESULT[kind]: values for kind, values in judged.items()}
+    differs = difference(judged, host, truth, validator.args.max_det)
+    return {**result, "judged_on": truth.source, "host": host, **({"differs": differs} if differs else {})}
+
+
+def judge_validator(
+    validator: Any, names: dict[int, str], val_json: Path | None
+) -> tuple[dict[str, dict[str, float]], Truth]:
+    """Return the figures of what a validator kept, and the ground truth for them."""
+    if validator.failed is not None:
+        raise validator.failed
+    truth = load_truth(val_json, validator.dataloader.dataset, names, validator.args)
+    return figures(validator.kept, truth, validator.args.max_det), truth
+
+
+def conclude(trainer: Any, wall: float) -> dict[str, Any]:
+    """Judge a run, write `metrics.json` and `agent.yaml`, show the figures, and return what `metrics.json` holds.
+
+    Args:
+        trainer: the host's, after training.
+        wall: seconds that training took.
+    """
+    report = trainer.report
+    cost = report.result(wall)
+    report.write_metrics({"host": host_figures(trainer), **cost})  # judging may fail, or be stopped
+    try:
+        judged = judge(trainer)
+    except Exception as error:
+        LOGGER.warning(f"judging failed, metrics.json holds the host's own figures: {one_line(error)}")
+        judged = {"judging_failed": one_line(error), "host": host_figures(trainer)}
+    result = {**judged, **cost}
+    report.write_metrics(result)
+    try:
+        YAML.save(trainer.save_dir / "agent.yaml", trainer.agent_settings.model_dump())
+    except OSError as error:
+        LOGGER.warning(f"agent.yaml is not written: {error}")
+    tables = [format_table(result[key], kind) for kind, key in RESULT.items() if key in result]
+    lines = [f"  {key:<28}{value:8.4f}" for key, value in result["host"].items()]
+    print("\n" + "\n\n".join(tables or ["\n".join(lines)]))
+    if "differs" in result:
+        LOGGER.warning(result["differs"])
+    print(report.closing(wall))
+    return result
+
+
+def evaluate(weights: Path | str, data: str, val_json: Path | None, **arguments: Any) -> dict[str, dict[str, float]]:
+    """Judge weights as a run judges its own; arguments are the host's (imgsz, batch, device, classes, ...).
+
+    Returns:
+        what `figures` returns.
+
+    Raises:
+        ConfigError: if `val_json` cannot serve; without it the labels do.
+    """
+    from ultralytics import YOLO
+
+    model = YOLO(weights)
+    done: list[Any] = []
+    model.add_callback("on_val_end", done.append)
+    validator = keeping(model.task_map[model.task]["validator"])
+    with tempfile.TemporaryDirectory() as folder:
+        fixed = {"data": data, "plots": False, "project": folder, "name": "val"}
+        model.val(validator=validator, **{"verbose": False, **arguments, **fixed})
+    return judge_validator(done[0], dict(done[0].data["names"]), val_json)[0]
