@@ -105,8 +105,15 @@ class Selector:
         """Whether the strategy walks over everything in every pass."""
         return self.strategy.selects_all
 
-    def begin_pass(self, pass_index: int) -> Selection:
-        """Make the selection of pass `pass_index` and set the sampler to it; a pass begun again keeps its own."""
+    def begin_pass(self, pass_index: int, total_passes: int | None = None) -> Selection:
+        """Make the selection of pass `pass_index` and set the sampler to it; a pass begun again keeps its own.
+
+        Args:
+            pass_index: the pass, from 0.
+            total_passes: passes of the whole run, if a loop now expects another number.
+        """
+        if total_passes is not None:
+            self.total_passes = total_passes
         self.buffer.clear()
         self._gathered, self._dropped = [], 0
         if pass_index != self.pass_index:
@@ -146,11 +153,12 @@ class Selector:
         self._gathered.append(gather_signals(self.buffer.drain()))
         self._dropped += sum(gather_objects(self.buffer.dropped))
 
-    def end_pass(self, images: int | None = None) -> PassReport:
+    def end_pass(self, images: int | None = None, shown: Tensor | None = None) -> PassReport:
         """Gather the pass's signals from all ranks, update table and strategy, and report.
 
         Args:
             images: images that the pass trained on, if that is not what the samplers of all ranks walk over.
+            shown: (n,) int64, samples that the pass trained on, if that is not the whole selection.
 
         Raises:
             StateError: if the strategy needs a sufficiency of each image, and `observe` was told none.
@@ -168,7 +176,7 @@ class Selector:
                 )
             self.table.update(samples, self.pass_index)
             self.strategy.observe(samples, signals, self.pass_index, self.total_passes)
-        self.table.show(self.selection.indices, self.pass_index)
+        self.table.show(self.selection.indices if shown is None else shown, self.pass_index)
         chosen = torch.zeros(len(self), dtype=torch.bool)
         chosen[self.selection.indices] = True
         done = [row for row in self.history if row["pass"] < self.pass_index]
