@@ -25,12 +25,16 @@ class Report:
         files: image file of each sample, by dataset index.
         trace: whether to write the Parquet trace.
         full_images: images that training on full data would see; by default all in each pass.
+
+    Attributes:
+        until: what ends the run where the number of passes is not known before, such as `time=0.5`.
     """
 
     def __init__(self, folder: Path, selector: Selector, files: list[str], trace: bool, full_images: int | None = None):
         self.folder, self.selector, self.files = Path(folder), selector, files
         self.trace = Trace(self.folder / "trace") if trace else None
         self.full_images = full_images
+        self.until = ""
         self.last: PassReport | None = None
         self.pass_seconds: list[tuple[float, int]] = []
         self._mark = time.time()
@@ -49,7 +53,16 @@ class Report:
         s, total, passes = self.selector.settings, len(self.selector), self.selector.total_passes
         name = s.strategy if s.preset == "default" else f"{s.strategy} ({s.preset})"
         if self.selector.selects_all:
-            return f"strategy  {name}\nimages    {total} in each of {passes} passes, nothing is saved"
+            each = f"each pass until {self.until}" if self.until else f"each of {passes} passes"
+            return f"strategy  {name}\nimages    {total} in {each}, nothing is saved"
+        if self.until:
+            mean = " on average" if s.schedule == "oscillating" else ""
+            return (
+                f"strategy  {name}\n"
+                f"schedule  {s.warmup} full, ratio {s.ratio:g}{mean}, the last {s.final_full:.1%} of the passes full\n"
+                f"images    {round(s.ratio * total)}{mean} or {total} of {total} a pass\n"
+                f"passes    until {self.until}; how many there will be is estimated anew after each"
+            )
         counts = sorted({s.count_at(p, passes, total) for p in range(passes)})
         budget = s.budget(passes, total)
         return (
