@@ -29,6 +29,9 @@ class Report:
         trace: whether to write the Parquet trace.
         full_images: images that training on full data would see; by default all in each pass.
         log: where the panel goes, the host's logger; by default that named det_seg_agent.
+
+    Attributes:
+        until: what ends the run where the number of passes is not known before, such as `time=0.5`.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Report:
         self.full_images = full_images
         self.log = log or logging.getLogger("det_seg_agent")
         self.stat_names = [name for name in STATS if name in selector.strategy.stat_names]
+        self.until = ""
         self.last: PassReport | None = None
         self.pass_seconds: list[tuple[float, int]] = []
         self._begun = self._mark = time.time()
@@ -63,9 +67,18 @@ class Report:
         s, total, passes = self.selector.settings, len(self.selector), self.selector.total_passes
         name = s.strategy if s.preset == "default" else f"{s.strategy} ({s.preset})"
         if self.selector.selects_all:
-            return f"strategy  {name}\nimages    {total} in each of {passes} passes, nothing is saved"
+            each = f"each pass until {self.until}" if self.until else f"each of {passes} passes"
+            return f"strategy  {name}\nimages    {total} in {each}, nothing is saved"
         if not self.selector.strategy.fixed_budget:
             return f"strategy  {name}\nimages    of {total} as many in a pass as the strategy's rule takes"
+        if self.until:
+            mean = " on average" if s.schedule == "oscillating" else ""
+            return (
+                f"strategy  {name}\n"
+                f"schedule  {s.warmup} full, ratio {s.ratio:g}{mean}, the last {s.final_full:.1%} of the passes full\n"
+                f"images    {round(s.ratio * total)}{mean} or {total} of {total} a pass\n"
+                f"passes    until {self.until}; how many there will be is estimated anew after each"
+            )
         counts = [s.count_at(p, passes, total) for p in range(passes)]
         whole = self.selector.sampler.batch * self.selector.world_size
         padded = sum(-(-count // whole) * whole for count in counts)

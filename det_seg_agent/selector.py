@@ -224,13 +224,14 @@ class Selector:
             parts = [Signals(**dict(zip(columns, part, strict=True))) for part in zip(*columns.values(), strict=True)]
             self._images = [by_step(parts)] if rank == 0 else []
 
-    def end_pass(self, images: int | None = None) -> PassReport:
+    def end_pass(self, images: int | None = None, shown: Tensor | None = None) -> PassReport:
         """Gather the pass's signals from all ranks, update table and strategy on rank 0, and report.
 
         A collective: every rank must call it.
 
         Args:
             images: images that the pass trained on, on all ranks together, if that is not what their samplers yield.
+            shown: (n,) int64, samples that the pass trained on, on all ranks together, if that is not the selection.
 
         Raises:
             StateError: if the strategy needs a sufficiency of each image, and `observe` was given none, or if a rank
@@ -239,7 +240,7 @@ class Selector:
         refuse_unlike(self._held, f"end of pass {self.pass_index + 1}")
         self._sum_up(last=True)
         self._collect()
-        report = decide(lambda: self._learn(images))
+        report = decide(lambda: self._learn(images, shown))
         row = {key: float(value) for key, value in asdict(report).items() if key != "pass_index"}
         self.history = [*self._done(), {"pass": float(self.pass_index), **row}]
         self._start()
@@ -253,7 +254,7 @@ class Selector:
         """Return the history of the passes before this one, which may be repeated after a fault."""
         return [row for row in self.history if row["pass"] < self.pass_index]
 
-    def _learn(self, images: int | None) -> PassReport:
+    def _learn(self, images: int | None, shown: Tensor | None) -> PassReport:
         """Update table and strategy by the pass that has ended."""
         samples = self.sums.samples()
         stats: dict[str, float] = {}
@@ -269,7 +270,7 @@ class Selector:
             if self._images:
                 self.strategy.observe_images(join(self._images), self.pass_index, self.total_passes)
             stats = self.strategy.stats()
-        self.table.show(self.selection.indices, self.pass_index)
+        self.table.show(self.selection.indices if shown is None else shown, self.pass_index)
         chosen = torch.zeros(len(self), dtype=torch.bool)
         chosen[self.selection.indices] = True
         done = self._done()

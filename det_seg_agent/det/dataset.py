@@ -175,11 +175,13 @@ class IndexedDataset(Dataset[dict[str, Any]]):
         """Make `indices` the selection; `order` is this process's walk over it, in batches of `batch`."""
         self.current.set(pass_index, indices, weights)
         if self.rect:
-            stock = np.stack([self.host.batch_shapes[self.host.batch[i]] for i in order])
-            for start in range(0, len(order), batch):
-                rows = slice(start, start + batch)
-                largest = torch.from_numpy(stock[rows].max(0).astype(np.int64))
-                self.current.shape[torch.tensor(order[rows])] = largest
+            stock = torch.from_numpy(np.stack([self.host.batch_shapes[self.host.batch[i]] for i in order])).long()
+            self.current.shape.zero_()
+            for _ in range(2):  # a sample of the first batch may fill up the last one: both get one shape
+                for start in range(0, len(order), batch):
+                    rows = torch.tensor(order[start : start + batch])
+                    shapes = torch.maximum(stock[start : start + batch], self.current.shape[rows])
+                    self.current.shape[rows] = shapes.max(0).values
 
 
 class IndexedImages(IndexedDataset):

@@ -1,19 +1,27 @@
-"""A loader that starts each pass afresh and keeps its workers."""
+"""A loader that starts each pass afresh and keeps its workers, and what the host's own loader decided."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from torch.utils.data import DataLoader
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, SequentialSampler
+from ultralytics.data.build import ContiguousDistributedSampler
 
 from det_seg_agent.det.dataset import IndexedDataset
 from det_seg_agent.sampler import SelectionSampler
+from det_seg_agent.selector import Selector
+
+NEVER = 1 << 60  # batches
 
 
 class SelectionLoader(DataLoader[dict[str, Any]]):
     """Yields the batches of the sampler's current selection, and nothing that was drawn ahead from an older one.
 
     The host's infinite loader fetches across epochs; torch's own, with persistent workers, asks the sampler anew at
-    each pass and keeps the workers. `reset` and `close` are what the host's trainer calls.
+    each pass and keeps the workers. `reset` and `close` are what the host's trainer calls. No batch is dropped: the
+    sampler fills up the last one where that is needed.
     """
 
     def __init__(self, dataset: IndexedDataset, sampler: SelectionSampler, stock: Any):
@@ -25,7 +33,6 @@ class SelectionLoader(DataLoader[dict[str, Any]]):
             num_workers=workers,
             collate_fn=dataset.collate,
             pin_memory=stock.pin_memory,
-            drop_last=stock.drop_last,
             worker_init_fn=stock.worker_init_fn,
             generator=stock.generator,
             prefetch_factor=stock.prefetch_factor,
@@ -44,3 +51,68 @@ class SelectionLoader(DataLoader[dict[str, Any]]):
             self._iterator = None
 
     reset = close
+
+
+def shuffles(loader: Any) -> bool:
+    """Return whether the host's loader shuffles: with `rect` it does so where all batches have one shape."""
+    in_order = isinstance(loader.sampler, SequentialSampler | ContiguousDistributedSampler)
+    return not in_order and getattr(loader.sampler, "shuffle", True)
+
+
+def images_of_a_pass(loader: Any) -> int:
+    """Return the images of this rank that the host's loader yields in a pass: without the batch that it drops."""
+    return min(len(loader) * loader.batch_size, len(loader.sampler))
+
+
+def batches_of_a_run(selector: Selector, batch: int) -> int:
+    """Return the batches, of `batch` images a rank, that all passes of a run have together."""
+    schedule, passes, size = selector.settings, selector.total_passes, batch * selector.world_size
+    return sum(-(-schedule.count_at(p, passes, len(selector)) // size) for p in range(passes))
+
+
+def needs_whole_batches(args: Any, stride: int) -> bool:
+    """Return whether the last batch of a selection may not be smaller than the others.
+
+    The host decides both of all images: with `compile` it drops a last batch that is smaller, and it refuses one of a
+    single image where batch normalization would get a single value per channel (ultralytics 8.4.190).
+    """
+    smallest = max(stride, int(args.imgsz * (1 - args.multi_scale))) // stride * stride
+    return bool(args.compile) or smallest < 2 * stride
+
+
+def shown_samples(selector: Selector, images: list[int]) -> Tensor:
+    """Return the samples of the selection, (n,) int64, that a pass trained on, given the images of each rank.
+
+    With `full` the order is that of the host's loader: of a pass that was not whole, signals tell what it showed.
+    """
+    order = selector.sampler.order()
+    if sum(images) >= len(order):
+        return selector.selection.indices
+    if selector.selects_all:
+        return order[:0]
+    return torch.cat([order[rank :: len(images)][:count] for rank, count in enumerate(images)])
+
+
+def stock_dataset_replaced(loader: Any, dataset: IndexedDataset) -> None:
+    """Let the host's own loader read from `dataset` (ultralytics 8.4.190).
+
+    `DataLoader` forbids to set `dataset` once it is built, and the host builds its loader and its data set in one
+    function; its sampler only asks for the length, which stays.
+    """
+    object.__setattr__(loader, "dataset", dataset)
+    loader.collate_fn = dataset.collate
+    loader.reset()
+
+
+def set_progress_total(total: int) -> None:
+    """Set the total of the host's progress bar to this pass's batches (ultralytics 8.4.190).
+
+    The bar is a local variable of the host's `_do_train`, made with the length that the loader had at the start. It
+    is found in the calling frames; where it is not, the bar just ends early.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_name != "_do_train":
+        frame = frame.f_back
+    bar = frame.f_locals.get("pbar") if frame is not None else None
+    if bar is not None and hasattr(bar, "total"):
+        bar.total = total

@@ -1,21 +1,28 @@
 """The Ultralytics trainers that train on what the agent selects."""
 
-import inspect
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from det_seg_agent.det.criterion import SignalCriterion
-from det_seg_agent.det.dataset import IndexedDataset, index_dataset, seed_process
+from det_seg_agent.det.dataset import index_dataset
 from det_seg_agent.det.heads import check_head
-from det_seg_agent.det.loader import SelectionLoader
+from det_seg_agent.det.loader import (
+    NEVER,
+    SelectionLoader,
+    batches_of_a_run,
+    images_of_a_pass,
+    needs_whole_batches,
+    shuffles,
+    stock_dataset_replaced,
+)
+from det_seg_agent.det.loop import LoopMixin
 from det_seg_agent.det.resume import (
     find_state,
     grab_training,
@@ -32,10 +39,8 @@ from det_seg_agent.selector import Selector
 from det_seg_agent.settings import parse, refuse_changes
 from det_seg_agent.strategies import strategy_class
 
-NEVER = 1 << 60
 
-
-class AgentTrainerMixin(BaseTrainer):
+class AgentTrainerMixin(LoopMixin):
     """What makes a trainer of the host walk over selections; it stands before the host's class among the bases.
 
     Raises:
@@ -52,8 +57,8 @@ class AgentTrainerMixin(BaseTrainer):
         return type(cls.__name__, (cls,), body)
 
     def __init__(self, *args: Any, **kwargs: Any):
-        self.selector: Selector | None = None
-        self.saved: dict[str, Any] | None = None
+        self.selector = None
+        self.saved = None
         super().__init__(*args, **kwargs)
         if self.args.task != self.task:
             raise ConfigError(f"task={self.args.task!r} is not for {type(self).__name__}; valid: {self.task}.")
@@ -65,7 +70,6 @@ class AgentTrainerMixin(BaseTrainer):
             self.agent_settings = self._settings_on_resume()
         if self.agent_settings.seed is None:
             self.agent_settings = self.agent_settings.model_copy(update={"seed": self.args.seed})
-        self._batches = 0
         if self.ddp:
             return  # it trains in child processes, which get its callbacks and would have ours twice
         for event in ("on_pretrain_routine_end", "on_train_epoch_start", "on_train_epoch_end", "on_train_end"):
@@ -104,23 +108,30 @@ class AgentTrainerMixin(BaseTrainer):
         selects_all = strategy_class(self.agent_settings.strategy).selects_all
         dataset = index_dataset(stock.dataset, seed, max(RANK, 0), fresh=not selects_all)
         files = [str(file) for file in dataset.im_files]
+        world_size = max(self.world_size, 1)
         if self.selector is None:
             self.selector = Selector(
                 len(stock.dataset),
                 self.epochs,
                 self.agent_settings,
                 rank=max(RANK, 0),
-                world_size=max(self.world_size, 1),
-                shuffle=not getattr(stock.dataset, "rect", False),
+                world_size=world_size,
                 samples=files,
                 applies_weights=True,
             )
-        else:  # after out-of-memory the host makes its loaders anew, with smaller batches
+        else:  # the host makes its loaders anew after calibration (quantize=8) and, with smaller batches, out of memory
             refuse_other_samples(self.selector.samples, packed(files))
+        sampler = self.selector.sampler
+        sampler.shuffle = shuffles(stock)
+        whole = stock.drop_last or needs_whole_batches(self.args, getattr(self, "stride", 32))
+        sampler.batch = stock.batch_size if whole and not selects_all else 1
         # The host reads the loader's length as that of an epoch, for the warm-up: that of all images.
-        self.selector.sampler.set_selection(torch.arange(len(self.selector)))
+        sampler.set_selection(torch.arange(len(self.selector)))
+        self._full_images = images_of_a_pass(stock) * world_size
+        # With `time` the host does not cap `accumulate` by the batches of a run either.
+        self._run_batches = NEVER if self.args.time else batches_of_a_run(self.selector, stock.batch_size)
         if not selects_all:
-            return SelectionLoader(dataset, self.selector.sampler, stock)
+            return SelectionLoader(dataset, sampler, stock)
         stock_dataset_replaced(stock, dataset)
         return stock
 
@@ -141,79 +152,13 @@ class AgentTrainerMixin(BaseTrainer):
             )
         files = [str(f) for f in self.train_loader.dataset.im_files]
         self.report = Report(self.save_dir, self.selector, files, self.agent_settings.trace, log=LOGGER)
+        self.report.until = f"time={self.args.time:g} hours are over" if self.args.time else ""
         if self.saved is not None:
             self.selector.load_state_dict(self.saved["selector"], other_length=True)
             # As in `get_dataloader`.
             self.selector.sampler.set_selection(torch.arange(len(self.selector)))
         if RANK in {-1, 0}:
             self.report.begin(self.start_epoch)
-
-    def _on_train_epoch_start(self) -> None:
-        assert self.selector is not None
-        self.report.mark()
-        if self.selector.pass_index == self.epoch:
-            self._begin_again()
-        selection = self.selector.begin_pass(self.epoch)
-        dataset, loader = self.train_loader.dataset, self.train_loader
-        order = list(self.selector.sampler) if dataset.rect else []
-        if not self.selector.selects_all:
-            dataset.set_pass(self.epoch, selection.indices, selection.weights, order, loader.batch_size)
-            seed_process(self.selector.sampler.seed, self.epoch, max(RANK, 0), 0)
-        self._first_batch = True
-        if self.saved is not None:
-            self._batches = restore_training(self, self.saved, gradients=True)
-            self.saved = None
-
-    def _begin_again(self) -> None:
-        """Go back to where the pass began: it was out of memory, or it ended in NaN and the host loaded `last.pt`."""
-        assert self.selector is not None
-        self._batches = 0  # the host dropped the gradients
-        if self.selector.history and self.selector.history[-1]["pass"] == self.epoch:
-            self.selector.load_state_dict(find_state(self.last)["selector"])
-
-    def _on_train_batch_start(self) -> None:
-        if self._first_batch:
-            self._first_batch = False
-            set_progress_total(len(self.train_loader))
-
-    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Do what the host does, and count towards the next optimizer step.
-
-        The host counts batches by `i + nb * epoch`, which jumps where a pass is shorter than the first. We count the
-        batches that there are, and open or close the host's gate, `accumulate`, for this one batch.
-        """
-        assert self.selector is not None
-        if not self.selector.selects_all:
-            self._batches += 1
-            self._nominal: int = self.accumulate  # type: ignore[has-type]
-            self.accumulate = -NEVER if self._batches >= self._nominal else NEVER
-        batch = super().preprocess_batch(batch)
-        unwrap_model(self.model).criterion.carry(batch)
-        return batch
-
-    def optimizer_step(self) -> None:
-        """Step as the host does."""
-        self._batches = 0
-        super().optimizer_step()
-
-    def _on_train_batch_end(self) -> None:
-        assert self.selector is not None
-        if not self.selector.selects_all:
-            self.accumulate = self._nominal
-
-    def _on_train_epoch_end(self) -> None:
-        assert self.selector is not None
-        done = self.selector.end_pass()
-        if RANK in {-1, 0}:
-            LOGGER.info(self.report.add(done))
-            self.metrics.update(self.report.scalars())
-
-    def validate(self) -> Any:
-        """Validate as the host does; our figures join its metrics, and so its CSV and its loggers."""
-        metrics, fitness = super().validate()
-        if metrics is not None and RANK in {-1, 0}:
-            metrics.update(self.report.scalars())
-        return metrics, fitness
 
     # Saving ---------------------------------------------------------------------------------------------------------
 
@@ -247,28 +192,3 @@ class AgentDetectionTrainer(AgentTrainerMixin, DetectionTrainer):
     """
 
     task = "detect"
-
-
-def stock_dataset_replaced(loader: Any, dataset: IndexedDataset) -> None:
-    """Let the host's own loader read from `dataset` (ultralytics 8.4.190).
-
-    `DataLoader` forbids to set `dataset` once it is built, and the host builds its loader and its data set in one
-    function; its sampler only asks for the length, which stays.
-    """
-    object.__setattr__(loader, "dataset", dataset)
-    loader.collate_fn = dataset.collate
-    loader.reset()
-
-
-def set_progress_total(total: int) -> None:
-    """Set the total of the host's progress bar to this pass's batches (ultralytics 8.4.190).
-
-    The bar is a local variable of the host's `_do_train`, made with the length that the loader had at the start. It
-    is found in the calling frames; where it is not, the bar just ends early.
-    """
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_code.co_name != "_do_train":
-        frame = frame.f_back
-    bar = frame.f_locals.get("pbar") if frame is not None else None
-    if bar is not None and hasattr(bar, "total"):
-        bar.total = total
