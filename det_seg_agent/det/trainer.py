@@ -13,7 +13,7 @@ from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from det_seg_agent.det.criterion import SignalCriterion
-from det_seg_agent.det.dataset import IndexedDataset, index_dataset, seed_process
+from det_seg_agent.det.dataset import IndexedDataset, image_files, seed_process
 from det_seg_agent.det.heads import check_head
 from det_seg_agent.det.loader import SelectionLoader
 from det_seg_agent.det.resume import (
@@ -102,11 +102,10 @@ class AgentTrainerMixin(BaseTrainer):
             return stock
         seed = self.agent_settings.seed or 0
         selects_all = strategy_class(self.agent_settings.strategy).selects_all
-        dataset = index_dataset(stock.dataset, seed, max(RANK, 0), fresh=not selects_all)
-        files = [str(file) for file in dataset.im_files]
+        files = image_files(stock.dataset)
         if self.selector is None:
             self.selector = Selector(
-                len(stock.dataset),
+                len(files),
                 self.epochs,
                 self.agent_settings,
                 rank=max(RANK, 0),
@@ -116,6 +115,10 @@ class AgentTrainerMixin(BaseTrainer):
             )
         else:  # after out-of-memory the host makes its loaders anew, with smaller batches
             refuse_other_samples(self.selector.samples, relative(files))
+        weighs = self.selector.strategy.weighs
+        dataset = IndexedDataset(
+            stock.dataset, seed, max(RANK, 0), fresh=not selects_all, collate=stock.collate_fn, weighs=weighs
+        )
         # The host reads the loader's length as that of an epoch, for the warm-up: that of all images.
         self.selector.sampler.set_selection(torch.arange(len(self.selector)))
         if not selects_all:
