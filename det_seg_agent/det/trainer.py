@@ -5,7 +5,6 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
@@ -22,6 +21,7 @@ from det_seg_agent.det.resume import (
     restore_training,
     save_state,
     slim_states,
+    warn_of_others,
     whole_checkpoints,
 )
 from det_seg_agent.det.settings import DetSettings, from_environment, in_environment
@@ -62,6 +62,7 @@ class AgentTrainerMixin(BaseTrainer):
         self.agent_settings = self.settings or from_environment() or parse(DetSettings, {})
         if self.resume:
             self.saved = find_state(Path(self.args.resume))
+            warn_of_others(self.csv)
             self.agent_settings = self._settings_on_resume()
         if self.agent_settings.seed is None:
             self.agent_settings = self.agent_settings.model_copy(update={"seed": self.args.seed})
@@ -226,7 +227,7 @@ class AgentTrainerMixin(BaseTrainer):
         # Not NaN: the host mends the weights that it saves.
         if self.agent_settings.exact_resume and all(p.isfinite().all() for p in unwrap_model(self.model).parameters()):
             state["training"] = grab_training(self, self._batches)
-        save_state(self.wdir, state, best=bool(np.equal(self.best_fitness, self.fitness)))
+        save_state(self.wdir, state)
         with whole_checkpoints(self):
             return super().save_model()
 
@@ -238,7 +239,7 @@ class AgentTrainerMixin(BaseTrainer):
 
     def _on_train_end(self) -> None:
         self.report.finish()
-        slim_states(self.wdir)
+        slim_states(self.last, self.best)
 
 
 class AgentDetectionTrainer(AgentTrainerMixin, DetectionTrainer):
