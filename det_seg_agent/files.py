@@ -12,6 +12,7 @@ from typing import Any
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a file beside `path` to write to; it takes `path`'s place once it is whole, and goes if it cannot be."""
     part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # left by a kill; it may be a link to a file that is in use
     try:
         yield part
         os.replace(part, path)

@@ -24,7 +24,7 @@ from det_seg_agent.det import heads, trainers
 from det_seg_agent.det.cli import main
 from det_seg_agent.det.coco import coco_metrics, truth_of_labels
 from det_seg_agent.det.criterion import SignalCriterion
-from det_seg_agent.det.dataset import IndexedDataset, index_dataset, seed_process
+from det_seg_agent.det.dataset import IndexedDataset, seed_process
 from det_seg_agent.det.heads import HEADS
 from det_seg_agent.det.loader import SelectionLoader
 from det_seg_agent.det.trainers import AgentDetectionTrainer, trainer_for
@@ -275,7 +275,7 @@ def test_classification_walks_its_selections_with_workers(scenes: Path, tmp_path
     host = ClassificationDataset(str(folder), get_cfg(overrides={"task": "classify", "imgsz": 64}), augment=True)
     stock = build_dataloader(host, 8, workers=2, device="cpu")
     selector = Selector(48, 4, strategy="random", ratio=0.4)
-    dataset = index_dataset(host, 0, 0, fresh=True)
+    dataset = IndexedDataset(host, 0, 0, fresh=True)
     loader = SelectionLoader(dataset, selector.sampler, stock)
     for p in range(4):
         selection = selector.begin_pass(p)

@@ -1,18 +1,20 @@
-"""Which samples a composite image shows, and by how much.
+"""Which samples an item of the data set shows, and by how much.
 
-Mosaic, the affine crop, MixUp and CutMix are replaced by subclasses that draw what the host draws, in the same order,
-and keep beside it where each sample's pixels went: `labels["shown"]`, a list of (index, corners (4, 2), weight).
+The host's Mosaic, affine crop, MixUp and CutMix become subclasses of themselves that draw what the host draws, in the
+same order, and note where each sample's pixels went: `labels["shown"]`, a list of (index, corners (4, 2), weight).
 The share that is credited to a sample is the area of its corners inside the image, times its blend weight.
-Copy-paste leaves the credit with the image that is pasted into.
+Copy-paste leaves the credit with the image that is pasted into. A mixing transform of the user's own stays as it is;
+the samples that it takes get equal shares. Without any of these an item shows the image that its `im_file` names.
 
 Written for ultralytics 8.4.190: `get_params` of these classes, and keys that survive Mosaic.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
-from ultralytics.data.augment import BaseMixTransform, Compose, CutMix, MixUp, Mosaic, RandomPerspective
+from ultralytics.data.augment import BaseMixTransform, Compose, CopyPaste, CutMix, MixUp, Mosaic, RandomPerspective
 
 Shown = list[tuple[int, np.ndarray, float]]
 
@@ -41,32 +43,101 @@ def shares(shown: Shown, height: int, width: int) -> dict[int, float]:
     return {index: area / total for index, area in areas.items()}
 
 
-class CreditedMosaic(Mosaic):
+class Sources:
+    """Finds the sample that a label is of, by its image file, and keeps account of the present item.
+
+    Attributes:
+        files: image file of each sample, as the run began.
+        asked: the sample that the loader asks for.
+        mixed: samples that the user's own transforms took for the item.
+    """
+
+    def __init__(self, files: Sequence[str]):
+        self.files, self.asked = files, 0
+        self.mixed: list[int] = []
+        self._index: dict[str, int] = {}
+
+    def find(self, label: Any, likely: int) -> int | None:
+        """Return the sample that a label or item is of, most likely `likely`; None where it does not say."""
+        file = label.get("im_file") if isinstance(label, dict) else None
+        if file is None:
+            return None
+        if 0 <= likely < len(self.files) and self.files[likely] == str(file):
+            return likely
+        if not self._index:  # only a data set that shows other images than it is asked for needs it
+            self._index = {name: index for index, name in enumerate(self.files)}
+        return self._index.get(str(file))
+
+    def note(self, label: dict[str, Any], likely: int | None = None) -> Shown | None:
+        """Return what a label shows; at first, that is its whole image, and is noted in it."""
+        if "shown" not in label:
+            index = self.find(label, self.asked if likely is None else likely)
+            if index is None:
+                return None
+            height, width = label["img"].shape[:2]
+            label["shown"] = [(index, corners(0, 0, width, height), 1.0)]
+        shown: Shown = label["shown"]
+        return shown
+
+    def mix(self, label: Any, likely: int) -> None:
+        """Note that a label is mixed into the item."""
+        index = self.find(label, likely)
+        if index is not None:
+            self.mixed.append(index)
+
+    def credits(self, item: Any) -> list[tuple[int, float]]:
+        """Return (index, share) of the samples that an item shows, shares summing to 1; empty where it is not known."""
+        shown = item.get("shown") if isinstance(item, dict) else None
+        if shown and not self.mixed:
+            height, width = item["img"].shape[-2:]
+            return list(shares(shown, height, width).items())
+        first = self.find(item, self.asked)
+        own = [index for index, _, _ in shown] if shown else [] if first is None else [first]
+        distinct = list(dict.fromkeys([*own, *self.mixed]))
+        return [(index, 1 / len(distinct)) for index in distinct]
+
+
+class Credited:
+    """A transform of the host that notes what it shows.
+
+    Attributes:
+        sources: who finds the samples.
+    """
+
+    sources: Sources
+
+
+class CreditedMosaic(Credited, Mosaic):
     """Mosaic that keeps where each patch was placed."""
 
     def get_params(self, labels: dict[str, Any]) -> dict[str, Any]:
         """Draw as the host does, and note the patches."""
         params: dict[str, Any] = super().get_params(labels)
+        if self.sources.note(labels) is None:
+            return params
         dx, dy = (0, 0) if self.n == 4 else self.border[::-1]
         shown: Shown = []
         for item in params["layout"]:
-            patch = item["labels_patch"]
             keys = ("x1a", "y1a", "x2a", "y2a") if self.n == 4 else ("x1", "y1", "x2", "y2")
             x1, y1, x2, y2 = (item[key] for key in keys)
-            shown.append((patch["shown"][0][0], corners(x1 + dx, y1 + dy, x2 + dx, y2 + dy), 1.0))
+            for index, _, _ in (item["labels_patch"].get("shown") or [])[:1]:
+                shown.append((index, corners(x1 + dx, y1 + dy, x2 + dx, y2 + dy), 1.0))
         labels["shown"] = shown
         return params
 
 
-class CreditedPerspective(RandomPerspective):
+class CreditedPerspective(Credited, RandomPerspective):
     """Affine or perspective warp that takes the noted corners along."""
 
     def get_params(self, labels: dict[str, Any]) -> dict[str, Any]:
         """Draw as the host does, and warp the corners by the same matrix."""
         params: dict[str, Any] = super().get_params(labels)
+        before = self.sources.note(labels)
+        if before is None:
+            return params
         matrix = np.asarray(params["M"], np.float64)
         warped: Shown = []
-        for index, quad, weight in labels["shown"]:
+        for index, quad, weight in before:
             points = np.c_[quad, np.ones(4)] @ matrix.T
             warped.append((index, (points[:, :2] / points[:, 2:]).astype(np.float32), weight))
         width, height = params["size"]
@@ -75,33 +146,35 @@ class CreditedPerspective(RandomPerspective):
         return params
 
 
-class CreditedMixUp(MixUp):
+class CreditedMixUp(Credited, MixUp):
     """MixUp that weighs both images' corners by the blend."""
 
     def get_params(self, labels: dict[str, Any]) -> dict[str, Any]:
         """Draw as the host does, and merge the corners."""
         params: dict[str, Any] = super().get_params(labels)
-        r = float(params["r"])
-        other = labels["mix_labels"][0]["shown"]
-        labels["shown"] = [(i, q, w * r) for i, q, w in labels["shown"]] + [(i, q, w * (1 - r)) for i, q, w in other]
+        before = self.sources.note(labels)
+        if before is not None:
+            r, other = float(params["r"]), labels["mix_labels"][0].get("shown") or []
+            labels["shown"] = [(i, q, w * r) for i, q, w in before] + [(i, q, w * (1 - r)) for i, q, w in other]
         return params
 
 
-class CreditedCutMix(CutMix):
+class CreditedCutMix(Credited, CutMix):
     """CutMix that moves the cut area's credit to the partner."""
 
     def get_params(self, labels: dict[str, Any]) -> dict[str, Any]:
         """Draw as the host does, and split the corners at the cut."""
         params: dict[str, Any] = super().get_params(labels)
-        if params.get("skip"):
+        before = self.sources.note(labels)
+        if before is None or params.get("skip"):
             return params
         cut = corners(*(float(v) for v in params["area"].astype(np.int32)))
         shown: Shown = []
-        for index, quad, weight in labels["shown"]:
+        for index, quad, weight in before:
             area = visible(quad, corners(0, 0, params["w"], params["h"]))
             left = 1 - visible(quad, cut) / area if area > 0 else 0.0
             shown.append((index, quad, weight * max(left, 0.0)))
-        for index, quad, weight in labels["mix_labels"][0]["shown"]:
+        for index, quad, weight in labels["mix_labels"][0].get("shown") or []:
             area, part = cv2.intersectConvexConvex(quad.astype(np.float32), cut)
             if area > 0:
                 shown.append((index, part.reshape(-1, 2), weight))
@@ -117,25 +190,24 @@ CREDITED = {
 }
 
 
-def credit_transforms(transforms: Any, source: Any, seen: dict[int, Any] | None = None) -> Any:
-    """Return `transforms` with crediting classes in place and mixing partners drawn from `source`.
+def credit_transforms(transforms: Any, sources: Sources, hosts: tuple[Any, ...], partners: Any, others: Any) -> None:
+    """Have the transforms of a data set note what they show; done already, it changes nothing.
 
-    The objects are rebuilt with the host's attributes as they are; a transform used twice stays one object.
+    Args:
+        transforms: the data set's; objects and lists stay the user's own.
+        sources: who keeps account.
+        hosts: what stands for the data set in a mixing transform.
+        partners: what the host's own mixing transforms draw from instead.
+        others: what those of the user draw from instead.
     """
-    seen = {} if seen is None else seen
-    if id(transforms) in seen:
-        return seen[id(transforms)]
-    original = transforms
     if isinstance(transforms, Compose):
-        transforms.transforms = [credit_transforms(t, source, seen) for t in transforms.transforms]
-    elif type(transforms) in CREDITED:
-        cls = CREDITED[type(transforms)]
-        replacement = cls.__new__(cls)
-        replacement.__dict__.update(transforms.__dict__)
-        transforms = replacement
+        for each in transforms.transforms:
+            credit_transforms(each, sources, hosts, partners, others)
+    if type(transforms) in CREDITED:
+        transforms.__class__ = CREDITED[type(transforms)]
+        transforms.sources = sources
     if isinstance(transforms, BaseMixTransform):
-        transforms.dataset = source
-        if transforms.pre_transform is not None:
-            transforms.pre_transform = credit_transforms(transforms.pre_transform, source, seen)
-    seen[id(original)] = transforms
-    return transforms
+        if any(transforms.dataset is host for host in hosts):
+            known = isinstance(transforms, Credited) or type(transforms) is CopyPaste
+            transforms.dataset = partners if known else others
+        credit_transforms(transforms.pre_transform, sources, hosts, partners, others)

@@ -1,219 +1,216 @@
 """The host's data set, seen through the current selection."""
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate, get_worker_info
+from torch.utils.data import ConcatDataset, Dataset, Subset, default_collate, get_worker_info
 from ultralytics.data import ClassificationDataset
+from ultralytics.data.base import BaseDataset
 
-from det_seg_agent.det.credit import corners, credit_transforms, shares
-from det_seg_agent.errors import StateError
+from det_seg_agent.det.credit import Sources, credit_transforms
+from det_seg_agent.det.proxy import Noted, Partners, Proxy
+from det_seg_agent.det.shared import SharedPass
+from det_seg_agent.errors import ConfigError, StateError
 from det_seg_agent.seeding import derive_seed
 
-FEW = 4  # with fewer images at hand, Mosaic would mix an image with itself
+UNKNOWN = (
+    "its items do not say which image they show, as an `im_file` of the data set's `im_files` (or `samples`), so that "
+    "nothing can be learnt about images. Keep `im_file` in what __getitem__ returns, or train with agent.strategy=full."
+)
+MOVED = (
+    "its collate function returns other images than it gets, or in another order, so that nothing can be learnt about "
+    "them. Keep them as they come, or train with agent.strategy=full."
+)
 
 
-class SharedPass:
-    """The current pass in shared memory, so that it reaches running workers: 20 bytes a sample.
+class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
+    """The host's data set, whose items come with the samples that they show; all else is the host's or the user's own.
 
-    Attributes:
-        members: (N,) int64, the selection in its first `count` places.
-        place: (N,) int64, a sample's place in `members`, -1 if it is not selected.
-        weight: (N,) float32, factor of the sample's loss.
-        shape: (N, 2) int64, height and width of the sample's batch (rectangular batches only).
-        meta: (3,) int64: pass, count, whether weights are in force.
-    """
+    Items get `credits`, a list of (dataset index, share), empty where it is not known what they show. With `fresh`,
+    each process starts each pass with its image buffer empty and its random streams set by (seed, pass, worker), so
+    that a pass does not depend on those before it, and mixing transforms draw from the selection.
 
-    def __init__(self, num_samples: int):
-        self.members = torch.arange(num_samples).share_memory_()
-        self.place = torch.arange(num_samples).share_memory_()
-        self.weight = torch.ones(num_samples).share_memory_()
-        self.shape = torch.zeros(num_samples, 2, dtype=torch.int64).share_memory_()
-        self.meta = torch.tensor([-1, num_samples, 0]).share_memory_()
-
-    def set(self, pass_index: int, indices: Tensor, weights: Tensor | None) -> None:
-        """Make `indices` the selection of pass `pass_index`."""
-        count = len(indices)
-        self.members[:count] = indices
-        self.place.fill_(-1)
-        self.place[indices] = torch.arange(count)
-        self.weight.fill_(1)
-        if weights is not None:
-            self.weight[indices] = weights
-        self.meta.copy_(torch.tensor([pass_index, count, int(weights is not None)]))
-
-
-class Partners:
-    """What mixing transforms take for the data set: the samples of the selection, known by their place in it.
-
-    It answers what the host's mixing transforms ask: `buffer`, `cache`, `len`, `get_image_and_label`, and attributes.
-    With all samples selected it answers as the host's data set would, draw for draw; with `fresh` only once there are
-    a few images in the buffer, which then starts each pass empty.
-    """
-
-    def __init__(self, host: Any, current: SharedPass, fresh: bool):
-        self.host, self.current, self.fresh = host, current, fresh
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name in ("host", "current", "fresh"):
-            raise AttributeError(name)
-        return getattr(self.host, name)
-
-    def __len__(self) -> int:
-        return int(self.current.meta[1])
-
-    @property
-    def buffer(self) -> list[int]:
-        """Places of the recently loaded images that are selected; of random ones while there are too few."""
-        if len(self) == len(self.host) and not (self.fresh and len(self.host.buffer) < FEW):
-            return list(self.host.buffer)
-        places = self.current.place.numpy()[np.asarray(self.host.buffer, dtype=np.int64)]
-        near: list[int] = places[places >= 0].tolist()
-        return near if len(near) >= FEW else [random.randrange(len(self)) for _ in range(2 * FEW)]
-
-    def get_image_and_label(self, place: int) -> dict[str, Any]:
-        """Return the host's image and label of the sample in `place`, with its corners noted."""
-        return load(self.host, int(self.current.members[place]))
-
-
-def load(host: Any, index: int) -> dict[str, Any]:
-    """Return the host's image and label of a sample, with its corners noted for the credit.
+    Args:
+        host: the data set.
+        seed: of the run.
+        rank: this process.
+        fresh: whether passes walk over selections.
+        collate: the collate function of the host's loader; by default what the host takes for the data set.
+        weighs: whether selections have weights.
 
     Raises:
-        StateError: if the image cannot be read, as it could when the run started.
-    """
-    try:
-        label: dict[str, Any] = host.get_image_and_label(index)
-    except FileNotFoundError as error:  # the host's for any file that it cannot decode
-        raise StateError(
-            f"{host.im_files[index]}: the image cannot be read, as it could when the run started. Put a whole file in "
-            "its place and go on with resume=PATH/weights/last.pt."
-        ) from error
-    height, width = label["img"].shape[:2]
-    label["shown"] = [(index, corners(0, 0, width, height), 1.0)]
-    return label
-
-
-class IndexedDataset(Dataset[dict[str, Any]]):
-    """A `YOLODataset` whose items know their samples; everything else is the host's own.
-
-    Items get `credits`, a list of (dataset index, share). With `fresh`, each process starts each pass with its image
-    buffer empty and its random streams set by (seed, pass, worker), so that a pass does not depend on those before it.
+        ConfigError: with `fresh`, for a data set whose items cannot be credited to its images.
     """
 
-    def __init__(self, host: Any, seed: int, rank: int, fresh: bool):
-        self.host, self.seed, self.rank, self.fresh = host, seed, rank, fresh
-        self.current = SharedPass(len(host))
-        self.partners = Partners(host, self.current, fresh)
-        self._pass = -1
-        host.transforms = credit_transforms(host.transforms, self.partners)
+    def __init__(
+        self,
+        host: Any,
+        seed: int,
+        rank: int,
+        fresh: bool,
+        collate: Callable[..., Any] | None = None,
+        weighs: bool = False,
+    ):
+        files = image_files(host)
+        if fresh:
+            check_files(host, files)
+        collate = collate or getattr(host, "collate_fn", None) or default_collate
+        super().__init__(host, _agent_collate=collate, _agent_streams=(seed, rank), _agent_pass=-1)
+        own = vars(self)
+        own["_agent_sources"] = sources = Sources(files)
+        own["_agent_current"] = current = SharedPass(len(files), weighs, batches_of(host)) if fresh else None
+        own["_agent_others"] = Noted(host, sources, mixed=True)
+        own["_agent_partners"] = Partners(host, sources, current) if current else Noted(host, sources, mixed=False)
+        if current is not None and current.shapes is not None:
+            own["_agent_shapes"] = host.batch_shapes, host.batch
+            host.batch_shapes, host.batch = current.shapes.numpy(), current.batch.numpy()  # type: ignore[union-attr]
+            self._set_shapes(list(range(len(files))), host.batch_size)
+        if fresh and not (is_stock(type(host)) and is_stock(collate)):
+            self.collate([self[0], self[len(files) - 1]])
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "host":
-            raise AttributeError(name)
-        return getattr(self.host, name)
+    @property
+    def im_files(self) -> list[str]:
+        """Image file of each sample."""
+        return getattr(self.__wrapped__, "im_files", None) or list(self._agent_sources.files)
 
-    def __len__(self) -> int:
-        return len(self.host)
+    @property
+    def rect(self) -> bool:
+        """Whether batches are rectangular."""
+        return bool(getattr(self.__wrapped__, "rect", False))
 
-    def close_mosaic(self, hyp: Any) -> None:
-        """Let the host rebuild its transforms, and put the crediting ones in place again."""
-        self.host.close_mosaic(hyp)
-        self.host.transforms = credit_transforms(self.host.transforms, self.partners)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Any:
+        host, sources = self.__wrapped__, self._agent_sources
         self._begin()
-        label = load(self.host, index)
-        if self.fresh and self.host.rect:
-            label["rect_shape"] = self.current.shape[index].numpy()
-        item: dict[str, Any] = self.host.transforms(label)
-        height, width = item["img"].shape[-2:]
-        item["credits"] = list(shares(item.pop("shown"), height, width).items())
-        return item
+        # Each time, as callbacks and `close_mosaic` may have changed them.
+        hosts, partners = (host, self), self._agent_partners
+        credit_transforms(getattr(host, "transforms", None), sources, hosts, partners, self._agent_others)
+        sources.asked, sources.mixed = index, []
+        try:
+            item = host[index]
+        except FileNotFoundError as error:  # the host's for any file that it cannot decode
+            raise StateError(
+                f"the image cannot be read, as it could when the run started: {error}. Put a whole file in its place "
+                "and go on with resume=PATH/weights/last.pt."
+            ) from error
+        if item is None:  # its collate function is to leave it out
+            return item
+        credits = sources.credits(item)
+        if not credits and type(host).__getitem__ is ClassificationDataset.__getitem__:  # says nothing, shows one image
+            credits = sources.credits({"im_file": host.samples[index][0]})
+        if not credits:
+            self._refuse(UNKNOWN)
+        if not isinstance(item, dict):
+            return item
+        return {**{key: value for key, value in item.items() if key != "shown"}, "credits": credits}
+
+    def _refuse(self, why: str) -> None:
+        if self._agent_current is not None:
+            begun = int(self._agent_current.meta[0]) >= 0
+            raise (StateError if begun else ConfigError)(f"the data set {type(self.__wrapped__).__name__}: {why}")
 
     def _begin(self) -> None:
-        pass_index = int(self.current.meta[0])
-        if not self.fresh or pass_index == self._pass:
+        current = self._agent_current
+        if current is None or int(current.meta[0]) == self._agent_pass:
             return
-        self._pass = pass_index
-        self._forget()
-        info = get_worker_info()
+        vars(self)["_agent_pass"] = pass_index = int(current.meta[0])
+        host, info = self.__wrapped__, get_worker_info()
+        if isinstance(host, BaseDataset) and host.cache != "ram":
+            while host.buffer:
+                old = host.buffer.pop()
+                host.ims[old] = host.im_hw0[old] = host.im_hw[old] = None
         if info is not None:
-            seed_process(self.seed, pass_index, self.rank, info.id + 1)
+            seed, rank = self._agent_streams
+            seed_process(seed, pass_index, rank, info.id + 1)
 
-    def _forget(self) -> None:
-        if self.host.cache != "ram":
-            while self.host.buffer:
-                old = self.host.buffer.pop()
-                self.host.ims[old] = self.host.im_hw0[old] = self.host.im_hw[old] = None
-
-    def _stack(self, items: list[dict[str, Any]]) -> dict[str, Any]:
-        batch: dict[str, Any] = self.host.collate_fn(items)
-        return batch
-
-    def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+    def collate(self, items: list[Any]) -> Any:
         """Collate as the host does, and add `credit_index`, `credit_image`, `credit_share` (C,) and `loss_weight` (B,).
 
         `loss_weight` is there only when the selection has weights: that of an image is the mean of its samples',
-        weighted by their shares.
+        weighted by their shares. Nothing is added where it is not known what the items show.
         """
-        credits = [item.pop("credits") for item in items]
-        batch = self._stack(items)
+        credits = [item.pop("credits") if isinstance(item, dict) else [] for item in items if item is not None]
+        files = [item.get("im_file") if isinstance(item, dict) else None for item in items if item is not None]
+        batch = self._agent_collate(items)
         flat = [(image, index, share) for image, pairs in enumerate(credits) for index, share in pairs]
+        if not flat:
+            return batch
+        whole = isinstance(batch, dict) and len(batch.get("img", ())) == len(credits)
+        if not whole or list(batch.get("im_file", files)) != files:
+            self._refuse(MOVED)
+            return batch
         batch["credit_image"] = torch.tensor([row[0] for row in flat])
         batch["credit_index"] = torch.tensor([row[1] for row in flat])
         batch["credit_share"] = torch.tensor([row[2] for row in flat])
-        if int(self.current.meta[2]):
-            weight = self.current.weight[batch["credit_index"]] * batch["credit_share"]
-            batch["loss_weight"] = torch.zeros(len(items)).index_add_(0, batch["credit_image"], weight)
+        current = self._agent_current
+        if current is not None and int(current.meta[2]):
+            weight = current.weight[batch["credit_index"]] * batch["credit_share"]
+            batch["loss_weight"] = torch.zeros(len(credits)).index_add_(0, batch["credit_image"], weight)
         return batch
 
     def set_pass(self, pass_index: int, indices: Tensor, weights: Tensor | None, order: list[int], batch: int) -> None:
-        """Make `indices` the selection; `order` is this process's walk over it, in batches of `batch`."""
-        self.current.set(pass_index, indices, weights)
-        if self.rect:
-            stock = torch.from_numpy(np.stack([self.host.batch_shapes[self.host.batch[i]] for i in order])).long()
-            self.current.shape.zero_()
-            for _ in range(2):  # a sample of the first batch may fill up the last one: both get one shape
-                for start in range(0, len(order), batch):
-                    rows = torch.tensor(order[start : start + batch])
-                    shapes = torch.maximum(stock[start : start + batch], self.current.shape[rows])
-                    self.current.shape[rows] = shapes.max(0).values
+        """Make `indices` the selection; `order` is this process's walk over it, in batches of `batch`.
+
+        Raises:
+            StateError: if the data set has another length than the selections are made for.
+        """
+        if len(self) != len(self._agent_current):
+            raise StateError(
+                f"the data set {type(self.__wrapped__).__name__} has {len(self)} images now, and had "
+                f"{len(self._agent_current)} when the run began. Keep its length, or train with agent.strategy=full."
+            )
+        self._agent_current.set(pass_index, indices, weights)
+        if self._agent_current.shapes is not None:
+            self._set_shapes(order, batch)
+
+    def _set_shapes(self, order: list[int], batch: int) -> None:
+        shapes, batches = self._agent_shapes
+        self._agent_current.set_shapes(order, batch, lambda rows: shapes[batches[rows]].max(0).astype(np.int64))
 
 
-class IndexedImages(IndexedDataset):
-    """A `ClassificationDataset` whose items know their samples: each shows one image."""
-
-    rect = False
-
-    def __init__(self, host: Any, seed: int, rank: int, fresh: bool):
-        self.host, self.seed, self.rank, self.fresh = host, seed, rank, fresh
-        self.current = SharedPass(len(host))
-        self._pass = -1
-        self.im_files = [sample[0] for sample in host.samples]
-
-    def close_mosaic(self, hyp: Any) -> None:
-        """Do nothing: there is no mosaic."""
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        self._begin()
-        return {**self.host[index], "credits": [(index, 1.0)]}
-
-    def _forget(self) -> None:
-        pass
-
-    def _stack(self, items: list[dict[str, Any]]) -> dict[str, Any]:
-        batch: dict[str, Any] = default_collate(items)
-        return batch
+def image_files(host: Any) -> list[str]:
+    """Return the image file of each sample of a data set; its number where it has no files that we know of."""
+    if isinstance(host, Subset):
+        files = image_files(host.dataset)
+        return [files[index] for index in host.indices]
+    if isinstance(host, ConcatDataset):
+        return [file for each in host.datasets for file in image_files(each)]
+    if isinstance(host, ClassificationDataset):
+        return [str(sample[0]) for sample in host.samples]
+    return [str(file) for file in getattr(host, "im_files", range(len(host)))]
 
 
-def index_dataset(host: Any, seed: int, rank: int, fresh: bool) -> IndexedDataset:
-    """Return the indexed form of a data set of the host."""
-    cls = IndexedImages if isinstance(host, ClassificationDataset) else IndexedDataset
-    return cls(host, seed, rank, fresh)
+def check_files(host: Any, files: list[str]) -> None:
+    """Refuse a data set that selections cannot be made for.
+
+    Raises:
+        ConfigError: naming its class.
+    """
+    name = type(host).__name__
+    if not isinstance(host, BaseDataset | ClassificationDataset):
+        raise ConfigError(
+            f"the data set {name} is not the host's: images could not be selected within it. Give the host's own, or a "
+            "subclass of it (several folders or lists of files can stand under `train:` in the data YAML), or train "
+            "with agent.strategy=full."
+        )
+    if len(files) != len(host):
+        raise ConfigError(
+            f"the data set {name} has a length of {len(host)} and {len(files)} image files: images could not be "
+            "selected. Let its length be that of its files, or train with agent.strategy=full."
+        )
+
+
+def is_stock(thing: Any) -> bool:
+    """Return whether a class or function is the host's, or torch's."""
+    return str(thing.__module__).split(".")[0] in ("ultralytics", "torch")
+
+
+def batches_of(host: Any) -> int:
+    """Return how many rectangular batches a pass has at most; 0 where they are not rectangular."""
+    return len(host.batch_shapes) + 1 if getattr(host, "rect", False) else 0
 
 
 def seed_process(seed: int, pass_index: int, rank: int, worker: int) -> None:

@@ -1,7 +1,8 @@
 """The terms of the stock YOLO losses, each of which also keeps every image's part of it.
 
 The formulas are the host's (ultralytics 8.4.190, `utils/loss.py`); what differs is that a term is summed by image on
-the way, and that images may be weighted. Parts are detached and stay on the device; nothing here waits for it.
+the way, and that images may be weighted. Parts are detached and stay on the device. What the host waits for, the
+indices of the assigned anchors and the images that have any, is waited for here as often; nothing is added to it.
 """
 
 import math
@@ -160,14 +161,15 @@ class ImageMasks:
     def __init__(self, stock: Callable[..., Tensor], state: BatchState):
         self.stock, self.state = stock, state
         self.values: list[Tensor] = []
+        self.weights: Tensor  # (B,) in the host's order
 
     def __call__(self, *args: Tensor) -> Tensor:
         """Return the loss of the next image, a scalar."""
         loss = self.stock(*args)
+        if not self.values and self.state.weights is not None:
+            self.weights = self.state.weights[self.state.in_order()]
         self.values.append(loss.detach().float())
-        if self.state.weights is None:
-            return loss
-        return loss * self.state.weights[self.state.in_order()[len(self.values) - 1]]
+        return loss if self.state.weights is None else loss * self.weights[len(self.values) - 1]
 
     def drain(self) -> None:
         """Note the parts of the batch."""

@@ -1,17 +1,21 @@
-"""Our state beside the host's checkpoints: `weights/agent_last.pt` and `weights/agent_best.pt`.
+"""Our states beside the host's checkpoints: `agent_last.pt` for `last.pt`, and so for each of the others.
 
 The host resumes from the EMA's weights in half precision. That is not where the run stood, so its losses, and with
-them later selections, would drift from those of the run that was not stopped. Until the run ends our state therefore
-holds what it takes to go on exactly: weights, EMA and optimizer in full precision, and gradients not yet applied.
+them later selections, would drift from those of the run that was not stopped. Until the run ends our states therefore
+hold what it takes to go on exactly: weights, EMA and optimizer in full precision, and gradients not yet applied. That
+is 12 bytes a parameter with SGD and 16 with Adam, and 4 more where gradients wait for a step.
 """
 
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from det_seg_agent.cli import one_line
@@ -21,7 +25,8 @@ from det_seg_agent.files import replacing
 if TYPE_CHECKING:
     from det_seg_agent.det.trainer import AgentTrainerMixin
 
-LAST, OLD, BEST = "agent_last.pt", "agent_last_old.pt", "agent_best.pt"
+LAST, OLD = "agent_last.pt", "agent_last_old.pt"
+PARTS = ".checkpoints.part"
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
@@ -42,63 +47,133 @@ def write(path: Path, state: dict[str, Any]) -> None:
 
 @contextmanager
 def whole_checkpoints(trainer: "AgentTrainerMixin") -> Iterator[None]:
-    """Let the host write `last.pt` and `best.pt` beside the old ones, which they replace once they are whole.
+    """Let the host write its checkpoints beside the old ones, which they replace once they are whole.
 
+    `last.pt` comes last. Each of the others gets the state of this epoch beside it, so that it can be resumed from.
     The host (ultralytics 8.4.190) writes in place: a stop within left a file that nothing can resume from.
     """
-    last, best = trainer.last, trainer.best
-    with replacing(last) as part:
-        trainer.last, trainer.best = part, part.with_name(f".{best.name}.part")
-        try:
-            yield
-            if trainer.best.exists():
-                os.replace(trainer.best, best)
-        finally:
-            trainer.best.unlink(missing_ok=True)
-            trainer.last, trainer.best = last, best
+    folder, last, best = trainer.wdir, trainer.last, trainer.best
+    parts = folder / PARTS
+    shutil.rmtree(parts, ignore_errors=True)  # left by a kill
+    parts.mkdir(parents=True)
+    trainer.wdir, trainer.last, trainer.best = parts, parts / f"{last.name}.part", parts / f"{best.name}.part"
+    try:
+        yield
+        for part in sorted(parts.iterdir(), key=lambda path: path == trainer.last):
+            checkpoint = folder / part.name.removesuffix(".part")
+            os.replace(part, checkpoint)
+            if checkpoint != last:
+                copy_state(folder / LAST, state_path(checkpoint))
+        drop_states(folder)
+    finally:
+        trainer.wdir, trainer.last, trainer.best = folder, last, best
+        shutil.rmtree(parts, ignore_errors=True)
 
 
-def save_state(folder: Path, state: dict[str, Any], best: bool) -> None:
+def state_path(checkpoint: Path) -> Path:
+    """Return where the state of a checkpoint lies."""
+    return checkpoint.with_name(f"agent_{checkpoint.name}")
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Save the state of an epoch; that of the epoch before stays until the next, as the host may be stopped between."""
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / LAST).exists():
         os.replace(folder / LAST, folder / OLD)
     write(folder / LAST, state)
-    if best:
-        write(folder / BEST, {key: value for key, value in state.items() if key != "training"})
 
 
-def slim_states(folder: Path) -> None:
-    """Drop what only a resume needs, as the host strips its optimizer at the end."""
-    (folder / OLD).unlink(missing_ok=True)
-    if (folder / LAST).exists():
-        state = torch.load(folder / LAST, weights_only=True)
-        state.pop("training", None)
-        write(folder / LAST, state)
+def copy_state(state: Path, path: Path) -> None:
+    """Replace `path` by a copy of a state: a link where there can be one, as states are only ever replaced whole."""
+    with replacing(path) as part:
+        try:
+            os.link(state, part)
+        except OSError:
+            shutil.copyfile(state, part)
+
+
+def drop_states(folder: Path) -> None:
+    """Remove the states of `epochN.pt` that are gone."""
+    for path in folder.glob("agent_epoch*.pt"):
+        name = path.name.removeprefix("agent_")
+        if re.fullmatch(r"epoch\d+\.pt", name) and not (folder / name).exists():
+            path.unlink()
+
+
+def slim_states(last: Path, best: Path) -> None:
+    """Drop what only a resume needs beside these checkpoints, as the host strips its optimizer from them at the end."""
+    last.with_name(OLD).unlink(missing_ok=True)
+    for path in map(state_path, (last, best)):
+        if path.exists():
+            state = torch.load(path, weights_only=True)
+            state.pop("training", None)
+            write(path, state)
+
+
+def load_state(path: Path, epoch: int) -> dict[str, Any] | None:
+    """Return the state in a file if it is there and of this epoch."""
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return state if state["epoch"] == epoch else None
+
+
+def epoch_of(checkpoint: Path) -> int:
+    """Return the epoch of a host's checkpoint, from 0; -1 after the run's end."""
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=False)["epoch"])  # the host's own format
 
 
 def find_state(checkpoint: Path) -> dict[str, Any]:
     """Return the state that belongs to a host checkpoint.
 
     Raises:
-        ConfigError: if there is none of that epoch, or the run is finished.
+        ConfigError: if there is none of that epoch, or the run is finished; it says what can be resumed.
     """
-    epoch = torch.load(checkpoint, map_location="cpu", weights_only=False)["epoch"]  # the host's own format
+    folder, epoch = checkpoint.parent, epoch_of(checkpoint)
     if epoch < 0:
         raise ConfigError(
             f"resume={checkpoint}: its run is finished, nothing is left to resume; start a new run with model= this "
-            "file."
+            f"file.{others(checkpoint)}"
         )
-    for name in (LAST, OLD):
-        path = checkpoint.parent / name
-        if path.exists():
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            if state["epoch"] == epoch:
-                return state
+    paths = (state_path(checkpoint), folder / LAST, folder / OLD)
+    for path in paths:
+        state = load_state(path, epoch)
+        if state is not None:
+            return state
+    known = [torch.load(path, weights_only=True, mmap=True)["epoch"] for path in paths if path.exists()]
+    if known and epoch > max(known):
+        raise ConfigError(
+            f"resume={checkpoint}: it is of epoch {epoch + 1}, and the agent's state beside it of epoch "
+            f"{max(known) + 1}: another trainer went on with the run, as a stock resume does, on all images. Resume "
+            f"with that one, or start a new run with model= this file.{others(checkpoint)}"
+        )
     raise ConfigError(
-        f"{checkpoint}: no {LAST} of epoch {epoch + 1} lies beside it, so the agent cannot go on. Resume with the "
-        "stock trainer, or start a new run with model= this checkpoint."
+        f"resume={checkpoint}: no {state_path(checkpoint).name} or {LAST} of epoch {epoch + 1} lies beside it, so the "
+        "agent cannot go on. Our trainer keeps a state beside last.pt, best.pt and, with save_period=, each epochN.pt: "
+        "put it back, or start a new run with model= this file, or resume with the stock trainer."
+        f"{others(checkpoint)}"
     )
+
+
+def others(checkpoint: Path) -> str:
+    """Return a sentence on the checkpoints beside one that have a state of theirs; empty if there are none."""
+    found = []
+    for path in sorted(checkpoint.parent.glob("agent_*.pt")):
+        other = path.with_name(path.name.removeprefix("agent_"))
+        if other != checkpoint and other.exists() and (epoch := epoch_of(other)) >= 0 and load_state(path, epoch):
+            found.append(f"{other.name} (epoch {epoch + 1})")
+    return f" What can be resumed there: {', '.join(found)}." if found else ""
+
+
+def warn_of_others(results: Path) -> None:
+    """Warn where rows of the host's `results.csv` lack the agent's columns: another trainer made those epochs."""
+    rows = [line.split(",") for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
+    epochs = [row[0] for row in rows[1:] if "agent/images" not in rows[0] or len(row) != len(rows[0])]
+    if epochs and RANK in {-1, 0}:
+        LOGGER.warning(
+            f"{results}: epochs {', '.join(epochs)} are of another trainer, as a stock resume, which trains on all "
+            "images; the plot of this file needs rows of one length: take theirs out."
+        )
 
 
 def grab_training(trainer: "AgentTrainerMixin", batches: int) -> dict[str, Any]:

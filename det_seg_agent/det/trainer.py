@@ -4,14 +4,13 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from det_seg_agent.det.criterion import SignalCriterion
-from det_seg_agent.det.dataset import index_dataset
+from det_seg_agent.det.dataset import IndexedDataset, image_files
 from det_seg_agent.det.heads import check_head
 from det_seg_agent.det.loader import (
     NEVER,
@@ -29,6 +28,7 @@ from det_seg_agent.det.resume import (
     restore_training,
     save_state,
     slim_states,
+    warn_of_others,
     whole_checkpoints,
 )
 from det_seg_agent.det.settings import DetSettings, from_environment, in_environment
@@ -67,6 +67,7 @@ class AgentTrainerMixin(LoopMixin):
         self.agent_settings = self.settings or from_environment() or parse(DetSettings, {})
         if self.resume:
             self.saved = find_state(Path(self.args.resume))
+            warn_of_others(self.csv)
             self.agent_settings = self._settings_on_resume()
         if self.agent_settings.seed is None:
             self.agent_settings = self.agent_settings.model_copy(update={"seed": self.args.seed})
@@ -106,12 +107,11 @@ class AgentTrainerMixin(LoopMixin):
             return stock
         seed = self.agent_settings.seed or 0
         selects_all = strategy_class(self.agent_settings.strategy).selects_all
-        dataset = index_dataset(stock.dataset, seed, max(RANK, 0), fresh=not selects_all)
-        files = [str(file) for file in dataset.im_files]
+        files = image_files(stock.dataset)
         world_size = max(self.world_size, 1)
         if self.selector is None:
             self.selector = Selector(
-                len(stock.dataset),
+                len(files),
                 self.epochs,
                 self.agent_settings,
                 rank=max(RANK, 0),
@@ -121,6 +121,10 @@ class AgentTrainerMixin(LoopMixin):
             )
         else:  # the host makes its loaders anew after calibration (quantize=8) and, with smaller batches, out of memory
             refuse_other_samples(self.selector.samples, packed(files))
+        dataset = IndexedDataset(
+            stock.dataset, seed, max(RANK, 0), fresh=not selects_all, collate=stock.collate_fn,
+            weighs=self.selector.strategy.weighs,
+        )  # fmt: skip
         sampler = self.selector.sampler
         sampler.shuffle = shuffles(stock)
         whole = stock.drop_last or needs_whole_batches(self.args, getattr(self, "stride", 32))
@@ -169,7 +173,7 @@ class AgentTrainerMixin(LoopMixin):
         # Not NaN: the host mends the weights that it saves.
         if self.agent_settings.exact_resume and all(p.isfinite().all() for p in unwrap_model(self.model).parameters()):
             state["training"] = grab_training(self, self._batches)
-        save_state(self.wdir, state, best=bool(np.equal(self.best_fitness, self.fitness)))
+        save_state(self.wdir, state)
         with whole_checkpoints(self):
             return super().save_model()
 
@@ -181,7 +185,7 @@ class AgentTrainerMixin(LoopMixin):
 
     def _on_train_end(self) -> None:
         self.report.end()  # the command line adds its figures to `metrics.json`
-        slim_states(self.wdir)
+        slim_states(self.last, self.best)
 
 
 class AgentDetectionTrainer(AgentTrainerMixin, DetectionTrainer):
