@@ -14,7 +14,7 @@ from det_seg_agent.errors import ConfigError
 from det_seg_agent.report import Report
 from det_seg_agent.seeding import random_state, set_random_state
 from det_seg_agent.seg.checkpoints import bare, checkpoint_due, choose_checkpoint, write_whole
-from det_seg_agent.seg.checks import refuse_trained, settings_of
+from det_seg_agent.seg.checks import batch_note, refuse_trained, settings_of
 from det_seg_agent.seg.index import SampleIndex, image_paths
 from det_seg_agent.seg.iou import Figures
 from det_seg_agent.seg.resume import check_state, refuse_other_model
@@ -92,6 +92,9 @@ class AgentHook(Hook):
             refuse_trained(Path(runner.work_dir))
         self._loader, self._passes, self._by_iterations, self._full = loader, passes, by_iterations, full_images
         self._index = SampleIndex(image_paths(loader.dataset))
+        note = batch_note(runner.cfg, get_world_size(), loader.batch_size)
+        if note:
+            runner.logger.warning(note)
         seed = runner.seed if settings.seed is None else settings.seed
         self._select_by(settings.model_copy(update={"seed": seed}), runner.seed)
         batches = len(loader.dataset) / (loader.batch_size * get_world_size())
