@@ -1,11 +1,9 @@
-"""What is looked at before training starts, and at each sample's first showing."""
+"""What a config must have; nothing is built yet."""
 
 import os
 import re
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.settings import Settings, parse
@@ -80,56 +78,6 @@ def refuse_trained(folder: Path) -> None:
         raise ConfigError(
             f"work_dir={str(folder)!r} holds a run already ({found.name}), which would be overwritten. Go on with it "
             "by --resume, or give another --work-dir."
-        )
-
-
-def check_masks(paths: list[str | None], images: list[str]) -> None:
-    """Refuse an image without a mask, where masks are plain files.
-
-    Args:
-        paths: the mask of each sample, None where the data set has none.
-        images: the image of each sample.
-
-    Raises:
-        ConfigError: naming the first image and the mask that is not there.
-    """
-    lost = [i for i, path in enumerate(paths) if path is not None and "://" not in path and not os.path.isfile(path)]
-    if lost:
-        raise ConfigError(
-            f"train_dataloader.dataset: {len(lost)} of {len(paths)} images have no mask, {images[lost[0]]} first, "
-            f"whose mask would be {paths[lost[0]]}. Add the masks, take the images out, or correct seg_map_suffix and "
-            "data_prefix.seg_map_path."
-        )
-
-
-def check_label(label: Any, classes: int, ignore_index: int, metainfo: dict[str, Any]) -> None:
-    """Refuse a mask that the loss would fail on: a value past the classes, or several channels.
-
-    On CUDA the host's failure is a device assertion that names neither the file nor the value.
-
-    Args:
-        label: (1, H, W) int64, on the CPU, as the data loader gives it.
-        classes: number of classes of the decode head.
-        ignore_index: value that does not count.
-        metainfo: of the sample; `seg_map_path` names the mask.
-
-    Raises:
-        ConfigError: naming the file, the value and the number of classes.
-    """
-    name = metainfo.get("seg_map_path", metainfo.get("img_path"))
-    if label.dim() != 3 or label.shape[0] != 1:
-        raise ConfigError(
-            f"{name}: the mask has shape {tuple(label.shape)}, and one channel of class indices is needed, "
-            "(1, height, width). Convert colours to indices."
-        )
-    values = label.numpy()
-    wrong = ((values >= classes) | (values < 0)) & (values != ignore_index)
-    if wrong.any():
-        found = ", ".join(map(str, np.unique(values[wrong])[:5]))
-        raise ConfigError(
-            f"{name}: the mask holds {found}, and model.decode_head.num_classes={classes} allows 0 to {classes - 1} "
-            f"and ignore_index={ignore_index}. Correct the mask or num_classes, or set reduce_zero_label=True where 0 "
-            "stands for no class."
         )
 
 

@@ -114,11 +114,11 @@ def seen_head(model: Any) -> Any:
     return model.decode_head[-1] if isinstance(model.decode_head, nn.ModuleList) else model.decode_head
 
 
-def heads_of(model: Any) -> list[Any]:
-    """Return the decode heads and the auxiliary heads."""
-    parts = [model.decode_head, getattr(model, "auxiliary_head", None)]
+def heads_of(model: Any, parts: tuple[str, ...] = ("decode_head", "auxiliary_head")) -> list[Any]:
+    """Return the decode heads and the auxiliary heads, or those of some parts of a segmentor."""
+    found = [getattr(model, part, None) for part in parts]
     return [
-        head for part in parts if part is not None for head in (part if isinstance(part, nn.ModuleList) else [part])
+        head for part in found if part is not None for head in (part if isinstance(part, nn.ModuleList) else [part])
     ]
 
 

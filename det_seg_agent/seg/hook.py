@@ -17,6 +17,7 @@ from det_seg_agent.seg.checkpoints import bare, checkpoint_due, choose_checkpoin
 from det_seg_agent.seg.checks import batch_note, refuse_trained, settings_of
 from det_seg_agent.seg.index import SampleIndex, image_paths
 from det_seg_agent.seg.iou import Figures
+from det_seg_agent.seg.masks import Masks
 from det_seg_agent.seg.resume import check_state, refuse_other_model
 from det_seg_agent.seg.sampler import check_loader, stock_sampler
 from det_seg_agent.seg.signals import SignalTap
@@ -92,6 +93,7 @@ class AgentHook(Hook):
             refuse_trained(Path(runner.work_dir))
         self._loader, self._passes, self._by_iterations, self._full = loader, passes, by_iterations, full_images
         self._index = SampleIndex(image_paths(loader.dataset))
+        self._masks = Masks(loader.dataset, bare(runner.model), runner.logger)
         note = batch_note(runner.cfg, get_world_size(), loader.batch_size)
         if note:
             runner.logger.warning(note)
@@ -175,6 +177,7 @@ class AgentHook(Hook):
             images = min(images, len(self.selector))
         result = self.selector.end_pass(images)
         self.over = True
+        self._masks.hint()
         if result.dropped >= images > 0:
             runner.logger.warning(
                 f"pass {result.pass_index + 1}: no image gave a finite loss, entropy and features, so the agent has "
@@ -207,7 +210,7 @@ class AgentHook(Hook):
             self.begin_pass()
         samples = data_batch["data_samples"]
         shown = self._index.mark(samples)
-        self._tap.check_labels(shown, samples)
+        self._masks.check_packed(shown, samples)
         self._shown = torch.tensor(shown)
         self._tap.signals, self._tap.weights = None, None
         weights = self.selector.selection.weights

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from det_seg_agent.seg.checks import check_label
 from det_seg_agent.seg.heads import check_model, heads_of, losses_of, seen_head
 from det_seg_agent.seg.sufficiency import pixel_counts, sufficiency
 
@@ -105,7 +104,6 @@ class SignalTap:
         self.signals: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         self._weights: Tensor | None = None
         self._head, self._logits, self._features = seen_head(model), None, None
-        self._checked: set[int] = set()
         encoder = model.neck if model.with_neck else model.backbone
         self._handles: list[RemovableHandle] = [
             encoder.register_forward_hook(self._keep_features),
@@ -127,18 +125,6 @@ class SignalTap:
         if given is not None and device.type == "cuda":
             given = given.pin_memory()  # else the copy waits for all that the device has to do
         self._weights = given if given is None else given.to(device, non_blocking=True)
-
-    def check_labels(self, shown: list[int], samples: list[Any]) -> None:
-        """Look at the mask of each sample at its first showing; `shown` are their dataset indices.
-
-        Raises:
-            ConfigError: see `check_label`.
-        """
-        for index, sample in zip(shown, samples, strict=True):
-            if index not in self._checked and "gt_sem_seg" in sample:
-                self._checked.add(index)
-                label = sample.gt_sem_seg.data
-                check_label(label, self._head.num_classes, self._head.ignore_index, sample.metainfo)
 
     def remove(self) -> None:
         """Take the hooks off."""
