@@ -9,6 +9,7 @@ from seg_runs import CONFIG  # first: it prepares the host
 # isort: split
 import pytest
 from mmengine.config import Config
+from mmengine.hub import get_config
 from test_input_seg import config, run
 
 from det_seg_agent.seg import AgentHook, AgentIterLoop
@@ -180,3 +181,53 @@ def test_a_run_tells_its_recipes_batch_once(scenes: Path, tmp_path: Path) -> Non
     assert run(scenes, {"work_dir": tmp_path / "run", **given, "train_cfg.max_iters": 6}) == 0
     text = next((tmp_path / "run").glob("*/*.log")).read_text()
     assert text.count("own_4xb4.py is for 16 images in a batch, over all processes; this run has 1 x 8.") == 1
+
+
+def flat(value: Any, at: str = "") -> dict[str, Any]:
+    """Return a config's values by dotted key; `_scope_` is where the host has looked a file up."""
+    if isinstance(value, list | tuple) and any(isinstance(each, dict) for each in value):
+        value = {str(i): each for i, each in enumerate(value)}
+    if not isinstance(value, dict) or not value:
+        return {at: value}
+    rows = [flat(each, f"{at}.{key}".lstrip(".")) for key, each in value.items() if key != "_scope_"]
+    return {key: each for row in rows for key, each in row.items()}
+
+
+def differing(ours: Any, theirs: Any) -> set[str]:
+    """Return the keys at which two configs differ."""
+    one, other = flat(ours.to_dict()), flat(theirs.to_dict())
+    return {key for key in {*one, *other} if key not in one or key not in other or one[key] != other[key]}
+
+
+OWN = {
+    "custom_imports.imports", "custom_imports.allow_failed_imports", "custom_hooks.0.type", "agent.strategy",
+    "agent.ratio", "train_cfg.type", "train_dataloader.sampler.type", "train_dataloader.sampler.shuffle",
+}  # fmt: skip
+LENGTH = {
+    "train_cfg.max_iters", "train_cfg.val_interval", "param_scheduler.1.end", "default_hooks.checkpoint.interval",
+}  # fmt: skip
+SWIN = "swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py"
+# file -> mmseg's recipe, and what else differs
+RECIPES: dict[str, tuple[str, set[str]]] = {
+    "swin-t_upernet_160k_ade20k-512x512": (SWIN, set()),
+    "swin-t_upernet_80k_ade20k-512x512": (SWIN, LENGTH),
+    "upernet_r18_80k_ade20k-512x512": ("upernet/upernet_r18_4xb4-80k_ade20k-512x512.py", set()),
+    "upernet_r50_80k_ade20k-512x512": ("upernet/upernet_r50_4xb4-80k_ade20k-512x512.py", set()),
+    "upernet_r50_160k_ade20k-512x512": ("upernet/upernet_r50_4xb4-160k_ade20k-512x512.py", set()),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_mmsegs_own_but_for_our_keys(name: str) -> None:
+    """A shorter one has the warm-up of the whole, as mmseg's own of 80,000 iterations have."""
+    recipe, more = RECIPES[name]
+    ours, theirs = Config.fromfile(CONFIG.parent / f"{name}.py"), get_config(f"mmseg::{recipe}")
+    assert differing(ours, theirs) == OWN | more
+    assert ours.train_cfg.type == "AgentIterLoop" and ours.train_dataloader.sampler == {"type": "AgentSampler"}
+    assert ours.custom_hooks == [{"type": "AgentHook"}] and ours.custom_imports["imports"] == ["det_seg_agent.seg"]
+    assert ours.train_cfg.max_iters == (80_000 if "_80k_" in name else 160_000) == ours.param_scheduler[-1]["end"]
+    assert ours.train_cfg.val_interval == ours.default_hooks.checkpoint.interval == ours.train_cfg.max_iters // 10
+
+
+def test_every_recipe_is_compared() -> None:
+    assert {path.stem for path in CONFIG.parent.glob("*ade20k*.py")} == set(RECIPES)
