@@ -25,13 +25,17 @@ def packed(names: Sequence[str] | None) -> Tensor | None:
     return (
         None
         if names is None
-        else torch.frombuffer(bytearray(zlib.compress("\0".join(names).encode())), dtype=torch.uint8)
+        else torch.frombuffer(
+            bytearray(zlib.compress("\0".join(names).encode(errors="surrogateescape"))), dtype=torch.uint8
+        )
     )
 
 
 def unpacked(names: Tensor | None) -> list[str] | None:
     """Return what `packed` was given."""
-    return None if names is None else zlib.decompress(names.numpy().tobytes()).decode().split("\0")
+    return (
+        None if names is None else zlib.decompress(names.numpy().tobytes()).decode(errors="surrogateescape").split("\0")
+    )
 
 
 def refuse_other_samples(then: Sequence[str] | None, now: Sequence[str] | None) -> None:

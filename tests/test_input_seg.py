@@ -148,7 +148,7 @@ BAD: dict[str, tuple[Callable[[Path], Words], str]] = {
         lambda r: config(r, "model = dict(decode_head=dict(type='PointHead'))"), "type='PointHead' is not supported",
     ),
     "data_root not there": (lambda r: {f"{DATA}.data_root": r / "none"}, "train_dataloader: .*none/train"),
-    "image in two lists": (two_lists, "3.png more than once .*a.txt and .*b.txt both hold it"),
+    "image in two lists": (two_lists, "3.png more than once .*a.txt and .*b.txt both have it"),
     "no images of that suffix": (lambda r: {f"{DATA}.img_suffix": ".bmp"}, "train_dataloader: .*Check .*img_suffix"),
     "ann_file not there": (lambda r: {f"{DATA}.ann_file": "none.txt"}, "Failed to load `ann_file` .*none.txt"),
     "image without a mask": (lambda r: data(r, label=but(3, None)), "1 of 6 images have no mask, .*3.png first"),
@@ -158,7 +158,7 @@ BAD: dict[str, tuple[Callable[[Path], Words], str]] = {
     ),
     "mask of another size": (
         lambda r: data(r, label=but(0, mask(0).resize((64, 48)))),
-        "0.png: the mask has 64 x 48 pixels, .*0.png 64 x 64",
+        "0.png: the mask has 64 x 48 pixels, its image 64 x 64",
     ),
     "mask of colours": (lambda r: data(r, label=but(0, COLOURS)), "0.png: the mask has shape .*Convert colours"),
     "16-bit mask past 255": (lambda r: data(r, label=but(0, WIDE)), "0.png: the mask holds 44, .*num_classes=5"),

@@ -57,16 +57,17 @@ def refuse_doubles(dataset: Any, paths: list[str]) -> None:
     parts = parts_of(dataset)
     first, second = (bisect_right(list(itertools.accumulate(map(len, parts))), place) for place in double)
     if first != second:
-        where = f"{_described(parts[first])} and {_described(parts[second])} both hold it"
-        remedy = "take the images that both hold out of one of them, by an ann_file that lists the others"
+        where = (
+            f"{_listed(parts[first])} and {_listed(parts[second])} both have it. Take the doubles out of one of them"
+        )
     elif hasattr(parts[first], "dataset"):
         name = type(parts[first]).__name__
-        where, remedy = f"{name} repeats it", f"take {name} off"
+        where = f"{name} repeats it. Take {name} off: the agent decides how often an image is trained on"
     else:
-        where, remedy = f"{_described(parts[first])} lists it again", "list every image once"
+        where = f"{_listed(parts[first])} has it again. List every image once"
     raise ConfigError(
         f"train_dataloader.dataset holds {paths[double[0]]} more than once ({len(paths) - len(set(paths))} entries too "
-        f"many): {where}. The agent decides how often an image is trained on: {remedy}."
+        f"many): {where}."
     )
 
 
@@ -75,9 +76,10 @@ def parts_of(dataset: Any) -> list[Any]:
     return [part for each in getattr(dataset, "datasets", []) for part in parts_of(each)] or [dataset]
 
 
-def _described(dataset: Any) -> str:
-    listed = getattr(dataset, "ann_file", "") or dict(getattr(dataset, "data_prefix", {})).get("img_path", "")
-    return f"{type(dataset).__name__} {listed}".strip()
+def _listed(dataset: Any) -> str:
+    """Return what tells a data set's list of images, or their folder, from another's."""
+    prefix = dict(getattr(dataset, "data_prefix", {}))
+    return "/".join(str(getattr(dataset, "ann_file", "") or prefix.get("img_path", "")).split("/")[-2:])
 
 
 class SampleIndex:

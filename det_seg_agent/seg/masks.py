@@ -83,8 +83,8 @@ def check_values(values: np.ndarray, limits: list[Limit], name: Any, note: str =
         if len(wrong):
             found = ", ".join(map(str, wrong[:5].tolist()))
             raise MaskError(
-                f"{name}: the mask holds {found}{note}, and {limit}. Correct the mask, or make num_classes, "
-                "ignore_index, and the data set's classes and reduce_zero_label fit it."
+                f"{name}: the mask holds {found}{note}, and {limit}. Correct the mask, num_classes, ignore_index or "
+                "reduce_zero_label."
             )
 
 
@@ -120,11 +120,11 @@ class CheckMask(BaseTransform):
         if mask.shape != image:
             (h, w), (height, width) = mask.shape, image
             raise MaskError(
-                f"{name}: the mask has {w} x {h} pixels, and its image {results.get('img_path')} {width} x {height} as "
-                "it is loaded, turned where its EXIF tag says so. Save the mask at that size."
+                f"{name}: the mask has {w} x {h} pixels, its image {width} x {height} as loaded, turned where its EXIF "
+                "tag says so. Save the mask at that size."
             )
         values = values_of(mask)
-        note = " (1 less than in the file, by reduce_zero_label=True)" if results.get("reduce_zero_label") else ""
+        note = " (1 more in the file, by reduce_zero_label)" if results.get("reduce_zero_label") else ""
         check_values(values, self.limits, name, note)
         self.values[values[values < len(self.values)]] = 1
         if known:
@@ -134,8 +134,8 @@ class CheckMask(BaseTransform):
 
 def _channels(name: Any, shape: Any) -> str:
     return (
-        f"{name}: the mask has shape {tuple(shape)}, and one channel of class indices is needed, (height, width). "
-        "Convert colours to indices."
+        f"{name}: the mask has shape {tuple(shape)}, and one channel of class indices is needed. Convert colours to "
+        "indices."
     )
 
 
