@@ -33,6 +33,13 @@ def filled(value: int) -> Callable[[int], Image.Image]:
     return lambda index: Image.fromarray(np.full((64, 64), value, np.uint8))
 
 
+def spoilt(value: int = 9) -> Image.Image:
+    """Return a mask with one pixel of another value, in a corner."""
+    values = np.array(mask(0))
+    values[0, 0] = value
+    return Image.fromarray(values)
+
+
 def picture(index: int, mode: str = "RGB") -> Image.Image:
     """Return noise of 64 px: 'RGB', 'L', or 'I;16' for 16 bits."""
     rng = np.random.default_rng(index)
@@ -90,6 +97,17 @@ def file(root: Path) -> Path:
     return root / "way"
 
 
+def two_lists(root: Path) -> Words:
+    """Return a config that joins two lists of images, one image of which is in both."""
+    for name, listed in (("a", "0 1 2 3"), ("b", "3 4 5")):
+        (root / f"{name}.txt").write_text("\n".join(listed.split()))
+    options = {key.removeprefix(f"{DATA}."): str(value) for key, value in data(root).items()}
+    text = "part = _base_.train_dataloader.dataset\n"
+    lists = [f"dict(**{{**part, **{options}, 'ann_file': {str(root / name)!r}}})" for name in ("a.txt", "b.txt")]
+    joined = f"dict(_delete_=True, type='ConcatDataset', datasets=[{', '.join(lists)}])"
+    return {**config(root, f"{text}train_dataloader = dict(dataset={joined})"), "joined": True}
+
+
 COLOURS = Image.new("RGB", (64, 64), "red")
 WIDE = Image.fromarray(np.full((64, 64), 300, np.uint16))
 
@@ -132,11 +150,17 @@ BAD: dict[str, tuple[Callable[[Path], Words], str]] = {
         lambda r: config(r, "model = dict(decode_head=dict(type='PointHead'))"), "type='PointHead' is not supported",
     ),
     "data_root not there": (lambda r: {f"{DATA}.data_root": r / "none"}, "train_dataloader: .*none/train"),
+    "image in two lists": (two_lists, "3.png more than once .*a.txt and .*b.txt both have it"),
     "no images of that suffix": (lambda r: {f"{DATA}.img_suffix": ".bmp"}, "train_dataloader: .*Check .*img_suffix"),
     "ann_file not there": (lambda r: {f"{DATA}.ann_file": "none.txt"}, "Failed to load `ann_file` .*none.txt"),
     "image without a mask": (lambda r: data(r, label=but(3, None)), "1 of 6 images have no mask, .*3.png first"),
     "label past the classes": (
-        lambda r: data(r, label=but(0, filled(9)(0))), "0.png: the mask holds 9, .*num_classes=5 allows 0 to 4",
+        lambda r: {**data(r, label=but(0, spoilt())), f"{DATA}.pipeline.3.crop_size": "(16,16)"},
+        "0.png: the mask holds 9, .*num_classes=5 allows 0 to 4",
+    ),
+    "mask of another size": (
+        lambda r: data(r, label=but(0, mask(0).resize((64, 48)))),
+        "0.png: the mask has 64 x 48 pixels, its image 64 x 64",
     ),
     "mask of colours": (lambda r: data(r, label=but(0, COLOURS)), "0.png: the mask has shape .*Convert colours"),
     "16-bit mask past 255": (lambda r: data(r, label=but(0, WIDE)), "0.png: the mask holds 44, .*num_classes=5"),
@@ -159,7 +183,10 @@ def run(scenes: Path, given: Words) -> int:
     options |= {"train_cfg.max_iters": 12, "train_cfg.val_interval": 12, "param_scheduler.0.end": 12}
     options |= {"model.data_preprocessor.size": "(64,64)", "agent.final_full": 0}
     options |= {"val_dataloader.dataset.indices": 2}
-    options |= {f"{DATA}.pipeline.2.scale": "(64,64)", f"{DATA}.pipeline.3.crop_size": "(64,64)"}
+    if given.pop("joined", False):
+        del options[f"{DATA}.data_root"]
+    else:
+        options |= {f"{DATA}.pipeline.2.scale": "(64,64)", f"{DATA}.pipeline.3.crop_size": "(64,64)"}
     name = f"input_{next(NUMBER)}"  # the host keeps both by name
     options |= {"experiment_name": name, "visualizer.name": name, "log_level": "INFO", **given}
     return main([*words, "--cfg-options", *(f"{key}={value}" for key, value in options.items())])

@@ -385,20 +385,6 @@ def test_segmentor_families_train(scenes: Path, tmp_path: Path, family: str) -> 
     assert int((table.seen > 0).sum()) == 16 and table.loss[table.seen > 0].isfinite().all()
 
 
-RECIPES = sorted(path for path in CONFIG.parent.glob("*.py") if "ade20k" in path.name)
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipes_are_mmsegs_own_and_ours_in_few_lines(path: Path) -> None:
-    config = Config.fromfile(path)
-    assert len(path.read_text().splitlines()) < 20
-    assert config.train_cfg.type == "AgentIterLoop" and config.train_dataloader.sampler == {"type": "AgentSampler"}
-    assert config.model.decode_head.num_classes == 150 and config.custom_hooks[0].type == "AgentHook"
-    iterations = 80000 if "80k" in path.name else 160000
-    assert config.train_cfg.max_iters == iterations == config.param_scheduler[-1]["end"]
-    assert MODELS.build(config.model.decode_head).num_classes == 150
-
-
 def test_an_oscillating_piece_inherits_ours() -> None:
     config = Config.fromfile(CONFIG.parent / "_base_/oscillating.py")
     assert config.agent.schedule == "oscillating" and config.agent.ratio == (config.agent.low + config.agent.high) / 2

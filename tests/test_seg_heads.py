@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from det_seg_agent import ConfigError
 from det_seg_agent.seg.cli import main
-from det_seg_agent.seg.heads import OWN_LOSS, SEGMENTORS, check_model, refusal
+from det_seg_agent.seg.heads import OWN_LOSS, SEGMENTORS, check_model, check_segmentor, refusal
 from det_seg_agent.seg.signals import SignalTap
 
 CE = {"type": "CrossEntropyLoss", "avg_non_ignore": True}
@@ -166,13 +166,40 @@ def test_a_head_trains_and_its_signals_are_what_its_loss_sees(name: str) -> None
     assert all(torch.equal(value, results[1][key]) for key, value in results[0].items())
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if refusal(getattr(decode_heads, name))])
-def test_what_is_refused_is_refused_by_name(name: str, tmp_path: Path, capsys: Any) -> None:
+# What is refused, and words of the reason.
+REFUSED = {
+    "IterativeDecodeHead": "each of its stages has logits of its own",
+    "KernelUpdateHead": "part of IterativeDecodeHead",
+    "KernelUpdator": "part of IterativeDecodeHead",
+    "Mask2FormerHead": "no loss of a pixel's class",
+    "MaskFormerHead": "no loss of a pixel's class",
+    "PointHead": "at sampled points",
+    "STDCHead": "boundaries of classes",
+    "SegmenterMaskTransformerHead": "no `conv_seg`",
+    "SideAdapterCLIPHead": "no loss of a pixel's class",
+    "VPDDepthHead": "estimates depth",
+}
+
+
+@pytest.mark.parametrize("given", ["{}", "mmseg.{}", "class"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_is_refused_by_name(name: str, given: str, tmp_path: Path, capsys: Any) -> None:
     """By the command line before the model is built, which fails otherwise where a package is missing."""
-    words = ["--cfg-options", f"model.decode_head.type={name}"]
-    assert main([str(CONFIG), "--work-dir", str(tmp_path), *words]) == 2
-    error = capsys.readouterr().err
-    assert f"decode_head.type='{name}' is not supported: it {refusal(getattr(decode_heads, name))}" in error
+    head = getattr(decode_heads, name)
+    if given == "class":
+        with pytest.raises(ConfigError) as refused:
+            check_segmentor({"type": segmentors.EncoderDecoder, "decode_head": {"type": head}})
+        error = str(refused.value)
+    else:
+        words = ["--cfg-options", f"model.decode_head.type={given.format(name)}"]
+        assert main([str(CONFIG), "--work-dir", str(tmp_path / "run"), *words]) == 2
+        error = capsys.readouterr().err
+    assert f"decode_head.type='{name}' is not supported: it " in error and REFUSED[name] in error
+    assert "Others train with the stock loops." in error and not (tmp_path / "run").exists()
+
+
+def test_every_head_trains_here_or_is_refused() -> None:
+    assert sorted([*HEADS, *NOT_RUN, *REFUSED]) == NAMES
 
 
 class OwnLoss(BaseDecodeHead):

@@ -5,6 +5,7 @@ import torch
 
 from det_seg_agent import Selector
 from det_seg_agent.det.sufficiency import sufficiency as of_boxes
+from det_seg_agent.seg.sufficiency import pixel_counts
 from det_seg_agent.seg.sufficiency import sufficiency as of_pixels
 
 
@@ -26,7 +27,7 @@ def test_of_pixels_by_hand() -> None:
     valid = label != 255
     predicted = torch.tensor([[[0, 0, 0, 1], [0, 0, 2, 2]]])
     # class 0: 4 of 5 right, 4 of 4 found; class 1: 1 of 1, 1 of 3; class 2: 0 of 1, not there
-    got = of_pixels(predicted, label, valid, 4)
+    got = of_pixels(pixel_counts(predicted, label, valid, 4))
     assert got.item() == pytest.approx(min((0.8 + 1 + 0) / 3, (1 + 1 / 3) / 2))
 
 

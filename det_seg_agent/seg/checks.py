@@ -1,16 +1,30 @@
-"""What is looked at before training starts, and at each sample's first showing."""
+"""What a config must have; nothing is built yet."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.settings import Settings, parse
 from det_seg_agent.strategies import resolve
 
 LOOPS = {"AgentIterLoop": "max_iters", "AgentEpochLoop": "max_epochs"}
+RECIPE = re.compile(
+    r"[\w.-]*?(?<![a-z0-9])(\d+)xb(\d+)(?![a-z0-9])[\w.-]*"
+)  # processes and batch, in OpenMMLab's names
+
+
+def type_name(given: Any) -> str:
+    """Return the name of a config's `type`: a name, with or without its scope, or a class; "" for None."""
+    if given is None:
+        return ""
+    return given.__name__ if hasattr(given, "__name__") else str(given).rsplit(".", 1)[-1]
+
+
+def is_type(given: Any, name: str) -> bool:
+    """Return whether a config's `type` has a name, or is a class of that name or one derived from it."""
+    return name in {type_name(given), *(base.__name__ for base in getattr(given, "__mro__", ()))}
 
 
 def settings_of(config: Any) -> tuple[dict[str, Any], Settings]:
@@ -38,18 +52,17 @@ def check_config(config: Any, name: str) -> None:
     Raises:
         ConfigError: naming the key, its value and the remedy.
     """
-    hooks = [hook.get("type") for hook in config.get("custom_hooks", None) or []]
-    if "AgentHook" not in hooks:
+    if not any(is_type(hook.get("type"), "AgentHook") for hook in config.get("custom_hooks", None) or []):
         raise ConfigError(
             f"config {name}: custom_hooks has no AgentHook. Inherit configs/seg/_base_/agent.py, or add "
             "dict(type='AgentHook') to custom_hooks; a list in your config replaces that of its base."
         )
     settings_of(config)
     loop = config.get("train_cfg", None) or {}
-    key = LOOPS.get(loop.get("type", ""))
-    length = loop.get(key, None) if key else 1
-    if type(length) is not int or length < 1:
-        raise ConfigError(f"train_cfg.{key}={length!r}: {loop['type']} needs a whole number of at least 1.")
+    for kind, key in LOOPS.items():
+        length = loop.get(key, None)
+        if is_type(loop.get("type"), kind) and (type(length) is not int or length < 1):
+            raise ConfigError(f"train_cfg.{key}={length!r}: {kind} needs a whole number of at least 1.")
     if not config.get("resume", False):
         refuse_trained(Path(config.work_dir))
 
@@ -68,51 +81,48 @@ def refuse_trained(folder: Path) -> None:
         )
 
 
-def check_masks(paths: list[str | None], images: list[str]) -> None:
-    """Refuse an image without a mask, where masks are plain files.
-
-    Args:
-        paths: the mask of each sample, None where the data set has none.
-        images: the image of each sample.
+def use_amp(config: Any) -> None:
+    """Let a config train with automatic mixed precision, as mmseg's `--amp` does.
 
     Raises:
-        ConfigError: naming the first image and the mask that is not there.
+        ConfigError: for an optimizer wrapper of another kind.
     """
-    lost = [i for i, path in enumerate(paths) if path is not None and "://" not in path and not os.path.isfile(path)]
-    if lost:
+    wrapper = config.get("optim_wrapper", None) or {}
+    name = type_name(wrapper.get("type", "OptimWrapper"))
+    if is_type(wrapper.get("type"), "AmpOptimWrapper"):
+        return
+    if not wrapper or name != "OptimWrapper":
         raise ConfigError(
-            f"train_dataloader.dataset: {len(lost)} of {len(paths)} images have no mask, {images[lost[0]]} first, "
-            f"whose mask would be {paths[lost[0]]}. Add the masks, take the images out, or correct seg_map_suffix and "
-            "data_prefix.seg_map_path."
+            f"--amp needs optim_wrapper.type='OptimWrapper', not {name if wrapper else None!r}. Leave --amp out, or "
+            "set it to OptimWrapper or AmpOptimWrapper."
         )
+    wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
 
 
-def check_label(label: Any, classes: int, ignore_index: int, metainfo: dict[str, Any]) -> None:
-    """Refuse a mask that the loss would fail on: a value past the classes, or several channels.
+def batch_note(config: Any, processes: int, batch: int) -> str:
+    """Return what to tell where a recipe is for another total batch than the run has, "" elsewhere.
 
-    On CUDA the host's failure is a device assertion that names neither the file nor the value.
+    A recipe says so by `auto_scale_lr.base_batch_size`, or by `4xb4` in the name of its file or of one it inherits.
 
     Args:
-        label: (1, H, W) int64, on the CPU, as the data loader gives it.
-        classes: number of classes of the decode head.
-        ignore_index: value that does not count.
-        metainfo: of the sample; `seg_map_path` names the mask.
-
-    Raises:
-        ConfigError: naming the file, the value and the number of classes.
+        config: of the run.
+        processes: of the run.
+        batch: images of each.
     """
-    name = metainfo.get("seg_map_path", metainfo.get("img_path"))
-    if label.dim() != 3 or label.shape[0] != 1:
-        raise ConfigError(
-            f"{name}: the mask has shape {tuple(label.shape)}, and one channel of class indices is needed, "
-            "(1, height, width). Convert colours to indices."
-        )
-    values = label.numpy()
-    wrong = ((values >= classes) | (values < 0)) & (values != ignore_index)
-    if wrong.any():
-        found = ", ".join(map(str, np.unique(values[wrong])[:5]))
-        raise ConfigError(
-            f"{name}: the mask holds {found}, and model.decode_head.num_classes={classes} allows 0 to {classes - 1} "
-            f"and ignore_index={ignore_index}. Correct the mask or num_classes, or set reduce_zero_label=True where 0 "
-            "stands for no class."
-        )
+    scaling = config.get("auto_scale_lr", None) or {}
+    total, recipe = scaling.get("base_batch_size"), "auto_scale_lr.base_batch_size"
+    if total is None:
+        # The host puts each file's path before its text, what is inherited first.
+        lines = [line for line in (config.text or "").splitlines() if re.match(r"from |[^#]*\.py$", line)]
+        found = [found for line in [*lines, config.filename or ""] for found in RECIPE.finditer(os.path.basename(line))]
+        if not found:
+            return ""
+        recipe, total = found[-1][0], int(found[-1][1]) * int(found[-1][2])
+    if total == processes * batch or scaling.get("enable"):
+        return ""
+    ratio = processes * batch / total
+    return (
+        f"{recipe} is for {total} images in a batch, over all processes; this run has {processes} x {batch}. Set "
+        f"train_dataloader.batch_size={max(1, round(total / processes))}, or scale the learning rate by {ratio:.3g} "
+        f"and the iterations by {1 / ratio:.3g}."
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 from det_seg_agent.cli import check_folder, guarded, input_errors, tidied
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.seg.checks import check_config
+from det_seg_agent.seg.checks import check_config, use_amp
 
 
 def arguments_parser() -> argparse.ArgumentParser:
@@ -49,11 +49,8 @@ def load_config(options: argparse.Namespace) -> Any:
         config.work_dir = options.work_dir
     elif config.get("work_dir") is None:
         config.work_dir = str(Path("work_dirs") / Path(options.config).stem)
-    if options.amp and config.optim_wrapper.type != "AmpOptimWrapper":
-        if config.optim_wrapper.type != "OptimWrapper":
-            raise ConfigError(f"--amp needs optim_wrapper.type='OptimWrapper', not {config.optim_wrapper.type!r}.")
-        config.optim_wrapper.type = "AmpOptimWrapper"
-        config.optim_wrapper.loss_scale = "dynamic"
+    if options.amp:
+        use_amp(config)
     config.resume = options.resume
     check_config(config, options.config)
     check_segmentor(config.get("model") or {})

@@ -9,6 +9,7 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.seg.checks import type_name
 
 SEGMENTORS = {
     "EncoderDecoder": "",
@@ -59,11 +60,11 @@ def check_segmentor(model: Any) -> None:
     Raises:
         ConfigError: for a segmentor or a decode head that is not supported.
     """
-    segmentor = model.get("type")
-    if isinstance(segmentor, str) and SEGMENTORS.get(segmentor):
+    segmentor = type_name(model.get("type"))
+    if SEGMENTORS.get(segmentor):
         _refuse("model.type", segmentor, SEGMENTORS[segmentor])
     heads = model.get("decode_head") or {}
-    name = str((heads[-1] if isinstance(heads, list | tuple) else heads).get("type"))
+    name = type_name((heads[-1] if isinstance(heads, list | tuple) else heads).get("type"))
     if name in REFUSED:
         _refuse("decode_head.type", name, REFUSED[name])
 
@@ -113,11 +114,11 @@ def seen_head(model: Any) -> Any:
     return model.decode_head[-1] if isinstance(model.decode_head, nn.ModuleList) else model.decode_head
 
 
-def heads_of(model: Any) -> list[Any]:
-    """Return the decode heads and the auxiliary heads."""
-    parts = [model.decode_head, getattr(model, "auxiliary_head", None)]
+def heads_of(model: Any, parts: tuple[str, ...] = ("decode_head", "auxiliary_head")) -> list[Any]:
+    """Return the decode heads and the auxiliary heads, or those of some parts of a segmentor."""
+    found = [getattr(model, part, None) for part in parts]
     return [
-        head for part in parts if part is not None for head in (part if isinstance(part, nn.ModuleList) else [part])
+        head for part in found if part is not None for head in (part if isinstance(part, nn.ModuleList) else [part])
     ]
 
 

@@ -13,9 +13,10 @@ from det_seg_agent.errors import ConfigError
 from det_seg_agent.report import Report
 from det_seg_agent.seeding import random_state, set_random_state
 from det_seg_agent.seg.checkpoints import bare, checkpoint_due, choose_checkpoint, write_whole
-from det_seg_agent.seg.checks import refuse_trained, settings_of
+from det_seg_agent.seg.checks import batch_note, refuse_trained, settings_of
 from det_seg_agent.seg.index import SampleIndex, image_paths
 from det_seg_agent.seg.iou import Figures
+from det_seg_agent.seg.masks import Masks
 from det_seg_agent.seg.resume import check_state, refuse_other_model
 from det_seg_agent.seg.sampler import check_loader, stock_sampler
 from det_seg_agent.seg.signals import SignalTap
@@ -91,6 +92,10 @@ class AgentHook(Hook):
             refuse_trained(Path(runner.work_dir))
         self._loader, self._passes, self._by_iterations, self._full = loader, passes, by_iterations, full_images
         self._index = SampleIndex(image_paths(loader.dataset))
+        self._masks = Masks(loader.dataset, bare(runner.model), runner.logger)
+        note = batch_note(runner.cfg, get_world_size(), loader.batch_size)
+        if note:
+            runner.logger.warning(note)
         seed = runner.seed if settings.seed is None else settings.seed
         self._select_by(settings.model_copy(update={"seed": seed}), runner.seed)
         batches = len(loader.dataset) / (loader.batch_size * get_world_size())
@@ -171,6 +176,7 @@ class AgentHook(Hook):
             images = min(images, len(self.selector))
         result = self.selector.end_pass(images)
         self.over = True
+        self._masks.hint()
         if result.dropped >= images > 0:
             runner.logger.warning(
                 f"pass {result.pass_index + 1}: no image gave a finite loss, entropy and features, so the agent has "
@@ -203,7 +209,7 @@ class AgentHook(Hook):
             self.begin_pass()
         samples = data_batch["data_samples"]
         shown = self._index.mark(samples)
-        self._tap.check_labels(shown, samples)
+        self._masks.check_packed(shown, samples)
         self._shown = torch.tensor(shown)
         self._tap.signals, self._tap.weights = None, None
         if self.selector.selection.weights is not None:

@@ -1,5 +1,7 @@
 """Which sample a data sample is."""
 
+import itertools
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,14 +10,14 @@ from mmseg.datasets import MultiImageMixDataset
 
 from det_seg_agent.errors import AgentError, ConfigError
 from det_seg_agent.sampler import SelectionSampler
-from det_seg_agent.seg.checks import check_masks
+from det_seg_agent.seg.files import refuse_lost
 
 
 def image_paths(dataset: Any) -> list[str]:
     """Return the image path of each sample, by dataset index; wrappers such as `ConcatDataset` are seen through.
 
     Paths rather than the host's `sample_idx`: that one is local to the parts of a `ConcatDataset`, `PackSegInputs`
-    drops it, and the host replaces a broken image by a random other one whose path the batch then shows.
+    drops it, and the host replaces a broken image by a random other one whose path the batch then shows. A collective.
 
     Raises:
         ConfigError: for a data set that does not say, or that holds an image twice or without its mask.
@@ -28,14 +30,56 @@ def image_paths(dataset: Any) -> list[str]:
         )
     samples = [dataset.get_data_info(i) for i in range(len(dataset))]
     paths = [str(sample["img_path"]) for sample in samples]
-    check_masks([sample.get("seg_map_path") for sample in samples], paths)
-    if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
-        raise ConfigError(
-            f"train_dataloader.dataset.type={name!r} holds {twice} more than once. The agent decides how often an "
-            "image is walked over: take RepeatDataset or ClassBalancedDataset off and list every image once."
-        )
+    refuse_doubles(dataset, paths)
+    refuse_lost(dataset, paths, [sample.get("seg_map_path") for sample in samples])
     return paths
+
+
+def first_double(paths: list[str]) -> tuple[int, int] | None:
+    """Return the first two places of the path that comes again first, None where none does."""
+    places: dict[str, int] = {}
+    for place, path in enumerate(paths):
+        first = places.setdefault(path, place)
+        if first != place:
+            return first, place
+    return None
+
+
+def refuse_doubles(dataset: Any, paths: list[str]) -> None:
+    """Refuse a data set that holds an image more than once, as what is learned of a sample belongs to its image.
+
+    Raises:
+        ConfigError: naming the image, where it comes from, and the remedy.
+    """
+    double = first_double(paths)
+    if double is None:
+        return
+    parts = parts_of(dataset)
+    first, second = (bisect_right(list(itertools.accumulate(map(len, parts))), place) for place in double)
+    if first != second:
+        where = (
+            f"{_listed(parts[first])} and {_listed(parts[second])} both have it. Take the doubles out of one of them"
+        )
+    elif hasattr(parts[first], "dataset"):
+        name = type(parts[first]).__name__
+        where = f"{name} repeats it. Take {name} off: the agent decides how often an image is trained on"
+    else:
+        where = f"{_listed(parts[first])} has it again. List every image once"
+    raise ConfigError(
+        f"train_dataloader.dataset holds {paths[double[0]]} more than once ({len(paths) - len(set(paths))} entries too "
+        f"many): {where}."
+    )
+
+
+def parts_of(dataset: Any) -> list[Any]:
+    """Return the data sets that a `ConcatDataset` joins, in order; another data set alone."""
+    return [part for each in getattr(dataset, "datasets", []) for part in parts_of(each)] or [dataset]
+
+
+def _listed(dataset: Any) -> str:
+    """Return what tells a data set's list of images, or their folder, from another's."""
+    prefix = dict(getattr(dataset, "data_prefix", {}))
+    return "/".join(str(getattr(dataset, "ann_file", "") or prefix.get("img_path", "")).split("/")[-2:])
 
 
 class SampleIndex:

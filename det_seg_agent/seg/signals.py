@@ -1,6 +1,7 @@
 """Per-image signals of an `EncoderDecoder`, from its stock training forward."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,36 +9,67 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from det_seg_agent.seg.checks import check_label
 from det_seg_agent.seg.heads import check_model, heads_of, losses_of, seen_head
-from det_seg_agent.seg.sufficiency import sufficiency
+from det_seg_agent.seg.sufficiency import pixel_counts, sufficiency
 
 
-def image_signals(logits: Tensor, label: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
+def nearest(size: int, wanted: int, device: torch.device) -> Tensor:
+    """Return (wanted,) int64: which of `size` pixels is nearest to the centre of each of `wanted` ones."""
+    places = torch.arange(size, dtype=torch.float32, device=device)
+    return F.interpolate(places[None, None], size=wanted, mode="nearest-exact")[0, 0].long()
+
+
+def resized(labels: Sequence[Tensor] | Tensor, size: torch.Size) -> Tensor:
+    """Return B labels of one size (H, W) at another, (B, h, w) int32: the pixel nearest to each centre."""
+    device = labels[0].device
+    rows, columns = (nearest(n, m, device) for n, m in zip(labels[0].shape, size, strict=True))
+    result = torch.empty(len(labels), *size, dtype=torch.int32, device=device)
+    for place, label in zip(result, labels, strict=True):
+        place.copy_(label[rows[:, None], columns])
+    return result
+
+
+def image_signals(
+    logits: Tensor, labels: Sequence[Tensor] | Tensor, ignore_index: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return each image's mean cross-entropy over valid pixels, their mean entropy over ln(classes), and sufficiency.
+
+    Rows are read in parts: it takes less memory than one float32 copy of the logits.
 
     Args:
         logits: (B, C, h, w) of the decode head, before up-sampling, any float dtype; C = 1 is a sigmoid's.
-        label: (B, H, W) int64; the pixel nearest to a logit's centre counts.
+        labels: B labels (H, W) int64; the pixel nearest to a logit's centre counts.
         ignore_index: label that does not count.
 
     Returns:
         Three (B,) float32, entropy and `sufficiency` in [0, 1]; the first two NaN for an image without a valid pixel.
     """
     with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
-        logits = logits.detach().float()
-        if logits.shape[1] == 1:
-            logits = torch.cat([torch.zeros_like(logits), logits], 1)
-        size = logits.shape[2:]
-        if label.shape[1:] != size:
-            label = F.interpolate(label[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
-        valid = label != ignore_index
-        count = valid.sum((1, 2)).float()  # 0 gives NaN: such an image tells nothing
-        log_p = logits.log_softmax(1)
-        chosen = log_p.gather(1, label.masked_fill(~valid, 0)[:, None])[:, 0]
-        entropy = -(log_p.exp() * log_p).sum(1) / math.log(logits.shape[1])
-        enough = sufficiency(log_p.argmax(1), label, valid, logits.shape[1])
-        return -(chosen * valid).sum((1, 2)) / count, (entropy * valid).sum((1, 2)) / count, enough
+        logits = logits.detach()
+        parts = 6 + 20 // logits.shape[1]  # each takes about three copies of its logits and 15 values a pixel
+        step = -(-logits.shape[2] // parts)
+        label = resized(labels, logits.shape[2:])
+        read = [_sums(*part, ignore_index) for part in zip(logits.split(step, 2), label.split(step, 1), strict=True)]
+        sums, counts = (sum(column) for column in zip(*read, strict=True))
+        loss, entropy, valid = sums  # no valid pixel gives NaN: such an image tells nothing
+        return loss / valid, entropy / valid, sufficiency(counts)
+
+
+def _sums(logits: Tensor, label: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Return sums over the valid pixels of some rows, (3, B): loss, entropy, pixels; and their `pixel_counts`."""
+    if logits.shape[1] == 1:
+        logits = torch.cat([torch.zeros_like(logits), logits], 1)
+    classes, label = logits.shape[1], label.long()
+    valid = label != ignore_index
+    top, guess = logits.max(1, keepdim=True)
+    below = logits.float() - top.float()
+    share = below.exp()
+    total = share.sum(1)
+    chosen = below.gather(1, label.masked_fill(~valid, 0)[:, None])[:, 0]
+    loss = total.log() - chosen
+    entropy = (total.log() - share.mul_(below).sum(1) / total) / math.log(classes)
+    sums = torch.stack([(loss * valid).sum((1, 2)), (entropy * valid).sum((1, 2)), valid.sum((1, 2)).float()])
+    return sums, pixel_counts(guess[:, 0], label, valid, classes)
 
 
 def pooled(features: Any, wanted: Any) -> Tensor:
@@ -50,7 +82,8 @@ def pooled(features: Any, wanted: Any) -> Tensor:
     levels = [features] if isinstance(features, Tensor) else features
     picked = [levels[i] for i in (wanted if isinstance(wanted, list | tuple) else [wanted])]
     maps = [level if isinstance(level, Tensor) else level[0] for level in picked]  # a ViT may add its class token
-    return torch.cat([level.detach().float().mean((2, 3)) for level in maps], 1)
+    # On CUDA the sum casts as it reads, without a float32 copy of the level.
+    return torch.cat([level.detach().mean((2, 3), dtype=torch.float32) for level in maps], 1)
 
 
 class SignalTap:
@@ -62,15 +95,15 @@ class SignalTap:
 
     Attributes:
         signals: loss (B,), entropy (B,), features (B, F), sufficiency (B,) of the last training forward.
-        weights: (B,) factors of the losses of the next forward, or None.
+        weights: (B,) factors of the losses of the next forward, or None; they are moved to the model's device when
+            they are set, without waiting for it.
     """
 
     def __init__(self, model: Any, weighted: bool):
         check_model(model, weighted)
         self.signals: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
-        self.weights: Tensor | None = None
+        self._weights: Tensor | None = None
         self._head, self._logits, self._features = seen_head(model), None, None
-        self._checked: set[int] = set()
         encoder = model.neck if model.with_neck else model.backbone
         self._handles: list[RemovableHandle] = [
             encoder.register_forward_hook(self._keep_features),
@@ -81,17 +114,17 @@ class SignalTap:
             for loss in [loss for head in heads_of(model) for loss in losses_of(head)]:
                 self._handles.append(loss.register_forward_pre_hook(self._weigh, with_kwargs=True))
 
-    def check_labels(self, shown: list[int], samples: list[Any]) -> None:
-        """Look at the mask of each sample at its first showing; `shown` are their dataset indices.
+    @property
+    def weights(self) -> Tensor | None:
+        """Factors of the losses of the next forward."""
+        return self._weights
 
-        Raises:
-            ConfigError: see `check_label`.
-        """
-        for index, sample in zip(shown, samples, strict=True):
-            if index not in self._checked and "gt_sem_seg" in sample:
-                self._checked.add(index)
-                label = sample.gt_sem_seg.data
-                check_label(label, self._head.num_classes, self._head.ignore_index, sample.metainfo)
+    @weights.setter
+    def weights(self, given: Tensor | None) -> None:
+        device = self._head.conv_seg.weight.device
+        if given is not None and device.type == "cuda":
+            given = given.pin_memory()  # else the copy waits for all that the device has to do
+        self._weights = given if given is None else given.to(device, non_blocking=True)
 
     def remove(self) -> None:
         """Take the hooks off."""
@@ -108,14 +141,14 @@ class SignalTap:
         samples = kwargs.get("data_samples", args[1] if len(args) > 1 else None)
         mode = kwargs.get("mode", args[2] if len(args) > 2 else "tensor")
         if mode == "loss" and self._logits is not None and self._features is not None:
-            label = torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in samples])
-            loss, entropy, enough = image_signals(self._logits, label, self._head.ignore_index)
+            labels = [sample.gt_sem_seg.data.squeeze(0) for sample in samples]
+            loss, entropy, enough = image_signals(self._logits, labels, self._head.ignore_index)
             self.signals = loss, entropy, pooled(self._features, self._head.in_index), enough
         self._logits = self._features = None
 
     def _weigh(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         if self.weights is None or kwargs.get("reduction_override") == "none":  # OHEM looks at plain losses
             return None
-        weight = self.weights.to(args[0].device).view(-1, 1, 1).expand_as(args[1])
+        weight = self.weights.view(-1, 1, 1).expand_as(args[1])
         given = kwargs.get("weight")
         return args, {**kwargs, "weight": weight if given is None else weight * given}
