@@ -25,12 +25,21 @@ class Report:
         files: image file of each sample, by dataset index.
         trace: whether to write the Parquet trace.
         full_images: images that training on full data would see; by default all in each pass.
+        budget: share of `full_images` that the run is to train on; by default the schedule's.
     """
 
-    def __init__(self, folder: Path, selector: Selector, files: list[str], trace: bool, full_images: int | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        selector: Selector,
+        files: list[str],
+        trace: bool,
+        full_images: int | None = None,
+        budget: float | None = None,
+    ):
         self.folder, self.selector, self.files = Path(folder), selector, files
         self.trace = Trace(self.folder / "trace") if trace else None
-        self.full_images = full_images
+        self.full_images, self.budget = full_images, budget
         self.last: PassReport | None = None
         self.pass_seconds: list[tuple[float, int]] = []
         self._mark = time.time()
@@ -51,7 +60,7 @@ class Report:
         if self.selector.selects_all:
             return f"strategy  {name}\nimages    {total} in each of {passes} passes, nothing is saved"
         counts = sorted({s.count_at(p, passes, total) for p in range(passes)})
-        budget = s.budget(passes, total)
+        budget = s.budget(passes, total) if self.budget is None else self.budget
         return (
             f"strategy  {name}\n"
             f"schedule  {s.describe(passes)}\n"
