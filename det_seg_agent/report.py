@@ -28,6 +28,7 @@ class Report:
         files: image file of each sample, by dataset index.
         trace: whether to write the Parquet trace.
         full_images: images that training on full data would see; by default all in each pass.
+        budget: share of `full_images` that the run is to train on; by default that of the selections, padded.
         log: where the panel goes, the host's logger; by default that named det_seg_agent.
 
     Attributes:
@@ -41,11 +42,12 @@ class Report:
         files: list[str],
         trace: bool,
         full_images: int | None = None,
+        budget: float | None = None,
         log: logging.Logger | None = None,
     ):
         self.folder, self.selector, self.files = Path(folder), selector, files
         self.trace = Trace(self.folder / "trace") if trace else None
-        self.full_images = full_images
+        self.full_images, self.budget = full_images, budget
         self.log = log or logging.getLogger("det_seg_agent")
         self.stat_names = [name for name in STATS if name in selector.strategy.stat_names]
         self.until = ""
@@ -80,9 +82,10 @@ class Report:
                 f"passes    until {self.until}; how many there will be is estimated anew after each"
             )
         counts = [s.count_at(p, passes, total) for p in range(passes)]
-        whole = self.selector.sampler.batch * self.selector.world_size
-        padded = sum(-(-count // whole) * whole for count in counts)
-        budget = padded / (self.full_images or total * passes)
+        budget = self.budget
+        if budget is None:
+            whole = self.selector.sampler.batch * self.selector.world_size
+            budget = sum(-(-count // whole) * whole for count in counts) / (self.full_images or total * passes)
         return (
             f"strategy  {name}\n"
             f"schedule  {s.describe(passes)}\n"

@@ -68,7 +68,7 @@ def run(scenes: Path, folder: Path, batch: int, resume: bool = False, **options:
     return {
         "stream": notes.stream,
         "passes": next(hook for hook in runner.hooks if isinstance(hook, KeepPasses)).passes,
-        "iterations": [hook.iterations_of(p) for p in range(hook.selector.total_passes)],
+        "iterations": [hook.run.iterations_of(p) for p in range(hook.selector.total_passes)],
         "state": hook.selector.state_dict(),
         "weights": model.state_dict(),
     }

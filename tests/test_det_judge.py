@@ -76,7 +76,7 @@ def dataset(data: Path, **more: Any) -> tuple[Any, dict[int, str], Any, dict[str
     return build_yolo_dataset(args, layout["val"], 8, layout, mode="val"), dict(layout["names"]), args, layout
 
 
-# The figures -----------------------------------------------------------------------------------------------------------
+# The figures ----------------------------------------------------------------------------------------------------------
 
 
 def near(values: dict[str, float], host: float, objects: int) -> bool:
@@ -177,7 +177,7 @@ def test_a_large_difference_is_said_with_its_reasons() -> None:
     assert difference({"bbox": {"AP": -1.0}}, {key: 0.9}, of, 300) is None, "nothing to find"
 
 
-# The ground truth ------------------------------------------------------------------------------------------------------
+# The ground truth -----------------------------------------------------------------------------------------------------
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -286,7 +286,11 @@ FIT: dict[str, Change] = {
     "image ids as numbers in text": lambda c: [row.update(image_id=str(row["image_id"])) for row in c["annotations"]],
     "image ids as floats": lambda c: [row.update(id=float(row["id"])) for row in c["images"]],
     "category ids with gaps, in another order": other_order,
-    "category ids from 0": lambda c: [row.update({k: row[k] - 1}) for k, n in (("id", "categories"), ("category_id", "annotations")) for row in c[n]],
+    "category ids from 0": lambda c: [
+        row.update({key: row[key] - 1})
+        for key, name in (("id", "categories"), ("category_id", "annotations"))
+        for row in c[name]
+    ],
     "more images": lambda c: c["images"].extend({"id": i, "file_name": f"{i}.jpg"} for i in range(100, 120)),
     "more categories": lambda c: c["categories"].append({"id": 9, "name": "ring"}),
     "names with the folder": lambda c: [r.update(file_name=f"val/{r['file_name']}") for r in c["images"]],
@@ -356,7 +360,7 @@ def test_val_as_folders_or_lists(learned: Path, root: Path, val: Any) -> None:
     assert after["bbox"] == pytest.approx(before["bbox"], abs=1e-6)
 
 
-# Runs ------------------------------------------------------------------------------------------------------------------
+# Runs -----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_json_nobody_named_never_stops_a_run(learned: Path, root: Path, tmp_path: Path, log: io.StringIO) -> None:

@@ -23,7 +23,6 @@ from det_seg_agent import ConfigError, StateError
 from det_seg_agent.seg import compat
 from det_seg_agent.seg.cli import main
 from det_seg_agent.seg.index import SampleIndex, image_paths
-from det_seg_agent.seg.scaling import passes_of, scale_schedulers, scaled, scaled_interval
 from det_seg_agent.seg.signals import SignalTap, image_signals
 from det_seg_agent.trace import read
 
@@ -219,7 +218,7 @@ def test_every_pass_walks_exactly_its_selection(scenes: Path, tmp_path: Path, lo
     start, partial = 0, 0
     for p in range(8):
         chosen = {s for s, q, yes in zip(trace["sample"], trace["pass"], trace["selected"]) if yes and q == p}
-        stop = start + hook.iterations_of(p)
+        stop = start + hook.run.iterations_of(p)
         shown = [index for batch in notes.stream[start:stop] for index in batch]
         assert set(shown) == chosen and len(shown) - len(chosen) < 8, "all of it, and less than a batch twice"
         assert all(len(batch) == 8 for batch in notes.stream), "no batch is smaller than the recipe's"
@@ -246,19 +245,6 @@ def test_iterations_follow_the_budget_and_schedules_with_them(scenes: Path, tmp_
     assert result["images_trained"] == 240 and result["full_images_trained"] == 384 and result["budget"] == 0.625
     assert set(result["iou"]) == {"mIoU", "mAcc", "aAcc", "by_class"} and len(result["iou"]["by_class"]) == 5
     assert json.loads((tmp_path / "full/metrics.json").read_text())["budget"] == 1
-
-
-def test_the_rule_by_hand() -> None:
-    assert passes_of(80000, 20210, 16) == 63 and passes_of(10, 20210, 16) == 1
-    assert scaled(80000, 0.65) == 52000 and scaled(1, 0.1) == 1
-    assert scaled_interval(8000, 0.601) == 4808 and scaled_interval(-1, 0.5) == -1
-    warm = {"type": "LinearLR", "by_epoch": False, "begin": 0, "end": 1500}
-    steps = {"type": "MultiStepLR", "by_epoch": False, "milestones": [100, 200]}
-    epochs = {"type": "PolyLR", "end": 12, "convert_to_iter_based": True}
-    got = scale_schedulers([warm, steps, epochs, {"opt": warm}], 0.5, 30)
-    assert got[0]["end"] == 750 and got[1]["milestones"] == [50, 100]
-    assert got[2] == {**epochs, "epoch_length": 30} and got[3]["opt"]["end"] == 750
-    assert warm["end"] == 1500, "the config itself stays"
 
 
 @pytest.mark.parametrize("strategy", ["agent", "full"])

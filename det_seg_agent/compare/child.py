@@ -169,26 +169,16 @@ class _Segmentation:
     @staticmethod
     def lasts(config: Any, iterations: int) -> None:
         """Let a run last so long, with all that counts iterations scaled alike, as `AgentIterLoop` does."""
-        from det_seg_agent.seg.scaling import scale_schedulers, scaled_interval
+        from det_seg_agent.seg.recipe import shorten
 
-        share = iterations / config.train_cfg.max_iters
-        config.train_cfg.max_iters = iterations
-        for key in ("val_interval", "val_begin"):
-            if key in config.train_cfg:
-                config.train_cfg[key] = scaled_interval(config.train_cfg[key], share)
-        config.param_scheduler = scale_schedulers(config.get("param_scheduler", []), share)
-        saving = config.get("default_hooks", {}).get("checkpoint")
-        if saving and not saving.get("by_epoch", True) and saving.get("interval", -1) > 0:
-            saving.interval = scaled_interval(saving.interval, share)
+        if left := shorten(config, iterations):
+            print(f"warning: {left}", file=sys.stderr)
 
     def budget(self, config: Any, iterations: int, samples: int) -> float:
         """Return the budget of the matched selection in iterations, by `AgentIterLoop`'s rule."""
-        from det_seg_agent.seg.scaling import passes_of
+        from det_seg_agent.seg.recipe import plan
 
-        batch, schedule = config.train_dataloader.batch_size, self.cell.schedule()
-        passes = passes_of(iterations, samples, batch)
-        batches = sum(-(-schedule.count_at(p, passes, samples) // batch) for p in range(passes))
-        return batches / (passes * samples / batch)
+        return plan(self.cell.schedule(), iterations, samples, config.train_dataloader.batch_size).budget
 
     def prepare(self) -> None:
         """Read config and data."""

@@ -1,10 +1,12 @@
 """The host's checkpoints, written whole or not at all, and the one to resume from."""
 
+import itertools
 import zipfile
+from collections import defaultdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
@@ -13,6 +15,8 @@ from det_seg_agent.errors import StateError
 from det_seg_agent.files import replacing
 
 BACKEND = "det_seg_agent"
+OWNERS = itertools.count()
+STALE: defaultdict[int, set[Path]] = defaultdict(set)
 
 
 class WholeFiles(LocalBackend):
@@ -20,9 +24,13 @@ class WholeFiles(LocalBackend):
 
     The host (`CheckpointHook._save_checkpoint_with_step`) removes an old checkpoint before it writes the new one, and
     writes in place: a process that is killed in between would leave `max_keep_ckpts=1` without any checkpoint.
+
+    Args:
+        owner: who writes; the host makes an instance for every call, and those of one owner share what is to go.
     """
 
-    _stale: ClassVar[set[Path]] = set()  # the host makes an instance for every call
+    def __init__(self, owner: int = -1):
+        self._stale = STALE[owner]
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write a file, then remove what was to be removed."""
@@ -47,7 +55,7 @@ def write_whole(runner: Any) -> None:
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and not hook.backend_args and not hook.file_client_args:
             local = "://" not in str(hook.out_dir or runner.work_dir)
-            hook.backend_args = {"backend": BACKEND} if local else None
+            hook.backend_args = {"backend": BACKEND, "owner": next(OWNERS)} if local else None
 
 
 def is_whole(path: Path) -> bool:
@@ -59,7 +67,7 @@ def choose_checkpoint(runner: Any) -> None:
     """Where a run is to go on from the latest checkpoint, let `last_checkpoint` name one that can be read.
 
     The host writes that file after the checkpoint, in place, and reads it without looking whether the checkpoint is
-    there (`mmengine.runner.find_latest_checkpoint`). A collective.
+    there (`mmengine.runner.find_latest_checkpoint`). Rank 0 does it for all; call it in `together`, which they wait at.
 
     Raises:
         StateError: if there is a checkpoint and none can be read.
@@ -70,6 +78,8 @@ def choose_checkpoint(runner: Any) -> None:
         given = Path(str(runner._load_from))
         if given.is_file() and not is_whole(given):
             raise StateError(f"load_from={given}: the checkpoint is cut short. {_remedy(given.parent, given)}")
+        return
+    if not is_main_process():
         return
     note = Path(runner.work_dir) / "last_checkpoint"
     text = note.read_text(encoding="utf-8").strip() if note.is_file() else ""
@@ -82,15 +92,12 @@ def choose_checkpoint(runner: Any) -> None:
             f"{note} names {named}, which is {'cut short' if named.exists() else 'not there'}, and no other checkpoint "
             "lies beside it. Start a new run without --resume, or put a checkpoint there."
         )
-    barrier()  # all have read
     if newest is not None:
         runner.logger.warning(
             f"{note} names {named or 'nothing'}, which cannot be read; the run goes on from {newest}."
         )
-        if is_main_process():
-            with replacing(note) as part:
-                part.write_text(str(newest), encoding="utf-8")
-    barrier()
+        with replacing(note) as part:
+            part.write_text(str(newest), encoding="utf-8")
 
 
 def newest_whole(work_dir: Path, named: Path | None) -> Path | None:

@@ -8,20 +8,15 @@ from mmseg.evaluation import IoUMetric
 
 
 class ClassIoU:
-    """Keeps each image's areas during a validation; `IoUMetric` prints them by class and returns their means alone."""
+    """Sums by class what an `IoUMetric` keeps of each image; the metric prints that, and returns the means alone."""
 
     def __init__(self, metric: IoUMetric, classes: list[str]):
         self.metric, self.classes = metric, classes
         self.areas: list[Any] = []
 
-    def add(self, outputs: Any) -> None:
-        """Take the data samples of a batch, with prediction and ground truth."""
-        for sample in outputs:
-            if "gt_sem_seg" in sample and "pred_sem_seg" in sample:
-                predicted = sample.pred_sem_seg.data.squeeze()
-                label = sample.gt_sem_seg.data.squeeze().to(predicted)
-                areas = IoUMetric.intersect_and_union(predicted, label, len(self.classes), self.metric.ignore_index)
-                self.areas.append(areas)
+    def add(self) -> None:
+        """Take the areas of the images since the last call; the host clears them before it returns its figures."""
+        self.areas += self.metric.results[len(self.areas) :]
 
     def result(self, size: int) -> dict[str, dict[str, float]]:
         """Return class -> {"IoU", "Acc"} in percent of `size` images, on rank 0; a collective.
@@ -54,13 +49,16 @@ class Figures:
     def begin(self, runner: Any) -> None:
         """Begin a validation."""
         metrics = [m for m in runner.val_evaluator.metrics if isinstance(m, IoUMetric) and not m.format_only]
+        # what a subclass keeps of an image may be something else
+        metrics = [m for m in metrics if type(m).process is IoUMetric.process]
+        self._iou = None
         if metrics and metrics[0].dataset_meta:
             self._iou = ClassIoU(metrics[0], list(metrics[0].dataset_meta["classes"]))
 
-    def add(self, outputs: Any) -> None:
-        """Take the data samples of a batch."""
+    def add(self) -> None:
+        """Take what the metric has of a batch."""
         if self._iou is not None:
-            self._iou.add(outputs)
+            self._iou.add()
 
     def end(self, runner: Any, metrics: dict[str, float]) -> None:
         """Take the host's figures; a collective."""

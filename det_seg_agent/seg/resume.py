@@ -6,11 +6,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from det_seg_agent.errors import ConfigError, StateError
+from det_seg_agent.schedule import Schedule
 from det_seg_agent.settings import Settings, parse, refuse_changes
 
 
 def check_state(
-    saved: dict[str, Any] | None, given: Mapping[str, Any], layout: Mapping[str, int], passes: int
+    saved: dict[str, Any] | None, given: Mapping[str, Any], layout: Mapping[str, int], passes: int, planned: Settings
 ) -> tuple[Settings, str]:
     """Return the settings of the run that `saved` is of, and what to tell the user, if anything.
 
@@ -19,6 +20,7 @@ def check_state(
         given: the config's `agent`.
         layout: processes, and batch of each.
         passes: of the whole run as the config has it now.
+        planned: settings by which the loop has planned the run, those that are not given by their defaults.
 
     Raises:
         ConfigError: for a checkpoint without our part, for changed settings.
@@ -31,6 +33,12 @@ def check_state(
         )
     settings = saved["selector"]["settings"]
     refuse_changes(parse(Settings, given, "agent.").model_dump(exclude_unset=True), settings)
+    for key in Schedule.model_fields:  # those that are given are the same by now
+        if settings.get(key, getattr(planned, key)) != getattr(planned, key):
+            raise ConfigError(
+                f"the run was started with agent.{key}={settings[key]!r}, which this config does not set, and which "
+                f"its length follows from. Resume with agent.{key}={settings[key]!r}."
+            )
     for key, then in saved.get("layout", layout).items():
         if layout[key] != then:
             raise StateError(

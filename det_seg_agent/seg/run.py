@@ -1,0 +1,228 @@
+"""One training run: its selector, its passes, and what of them is saved."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.dist import get_dist_info, get_world_size
+from torch import Tensor
+
+from det_seg_agent.distributed import gather_objects
+from det_seg_agent.errors import ConfigError
+from det_seg_agent.report import Report
+from det_seg_agent.schedule import is_full
+from det_seg_agent.seeding import random_state, set_random_state
+from det_seg_agent.seg.checkpoints import bare
+from det_seg_agent.seg.checks import batch_note, settings_of
+from det_seg_agent.seg.index import SampleIndex, image_paths
+from det_seg_agent.seg.masks import Masks
+from det_seg_agent.seg.recipe import iterations_of, passes_of, plan, selects
+from det_seg_agent.seg.resume import check_state
+from det_seg_agent.seg.sampler import check_loader, stock_sampler
+from det_seg_agent.selector import PassReport, Selector
+from det_seg_agent.settings import Settings
+from det_seg_agent.strategies import strategy_class
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Let every process fail where one does, rather than wait for it in a collective; a collective itself.
+
+    Raises:
+        ConfigError: with the error of another process.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as found:
+        error = found
+    others = gather_objects(None if error is None else f"{type(error).__name__}: {error}")
+    if error is not None:
+        raise error
+    for rank, text in enumerate(others):
+        if text is not None:
+            raise ConfigError(f"process {rank} of {len(others)} cannot start: {text}")
+
+
+class Run:
+    """The passes of a training run over its selections.
+
+    Args:
+        runner: the host's.
+        loader: the training loader; its sampler is let walk over the selections.
+        length: iterations or epochs of the recipe.
+        by_iterations: which of the two the loop counts.
+
+    Attributes:
+        selector: of the run.
+        index: of its samples.
+        masks: of its samples, which are checked as they are loaded.
+        stock: whether the host's own sampler is walked over, as `strategy=full` does.
+        fixed: whether the number of iterations is known beforehand.
+        passes: of the whole run.
+        full_iterations, full_images: of the recipe.
+        iterations: of the whole run, those of the recipe where they are not `fixed`.
+        full_epoch: iterations of an epoch of the recipe.
+        over: whether no pass is under way.
+        done: iterations of this pass so far.
+        report: of the run, once training starts.
+
+    Raises:
+        ConfigError: for settings, a sampler or data that cannot work.
+    """
+
+    selector: Selector
+    report: Report
+
+    def __init__(self, runner: Any, loader: Any, length: int, by_iterations: bool):
+        check_loader(loader, runner.logger)
+        self._given, self._settings = settings_of(runner.cfg)
+        self.loader, self.by_iterations = loader, by_iterations
+        self.index = SampleIndex(image_paths(loader.dataset))
+        self.masks = Masks(loader.dataset, bare(runner.model), runner.logger)
+        if note := batch_note(runner.cfg, get_world_size(), loader.batch_size):
+            runner.logger.warning(note)
+        self.batch, samples = loader.batch_size * get_world_size(), len(loader.dataset)
+        self.stock = strategy_class(self._settings.strategy).selects_all
+        loader.sampler.attach(stock_sampler(loader.sampler, by_iterations, runner.seed))
+        self.full_epoch = len(loader)
+        self.over, self.done = True, 0
+        self._random: list[Any] | None = None
+        self._all_random: list[Any] = []
+        if by_iterations:
+            planned = plan(self._settings, length, samples, self.batch)
+            self.passes = passes_of(length, samples, self.batch) if self.stock else planned.passes
+            self.full_iterations, self.full_images = length, length * self.batch
+            self.iterations = length if self.stock else planned.iterations
+        else:
+            self.passes = length
+            self.full_iterations, self.full_images = length * self.full_epoch, length * samples
+            self.iterations = self.full_iterations
+            if not self.stock:
+                self.iterations = sum(
+                    iterations_of(self._settings, p, length, samples, self.batch) for p in range(length)
+                )
+        seed = runner.seed if self._settings.seed is None else self._settings.seed
+        self._select_by(self._settings.model_copy(update={"seed": seed}), runner.seed)
+        self.fixed = self.selector.strategy.fixed_budget
+        if not self.fixed:
+            self.iterations = self.full_iterations
+        self._check(runner.logger)
+
+    def _check(self, logger: Any) -> None:
+        settings = self._settings
+        if self.by_iterations and not self.fixed:
+            raise ConfigError(
+                f"agent.strategy={settings.strategy!r} selects as many images as its own rule gives, so that "
+                "AgentIterLoop cannot know how many iterations the run has. Set train_cfg = dict(_delete_=True, "
+                "type='AgentEpochLoop', max_epochs=...), or leave agent.options.native out."
+            )
+        if not (self.stock or is_full(settings.ratio) or selects(settings, self.passes)):
+            logger.warning(
+                f"nothing will be selected: the {self.passes} passes of this run are all over all images (agent.warmup="
+                f"{settings.warmup}, agent.final_full={settings.final_full:g}). Train longer, or set agent.warmup=0 or "
+                "agent.final_full=0."
+            )
+
+    def _select_by(self, settings: Settings, host_seed: int | None) -> None:
+        loader, (rank, world) = self.loader, get_dist_info()
+        self.selector = Selector(
+            len(loader.dataset), self.passes, settings, rank=rank, world_size=world, shuffle=loader.sampler.shuffle,
+            batch=loader.batch_size, samples=self.index.paths, applies_weights=True,
+        )  # fmt: skip
+        if self.stock:
+            loader.sampler.attach(stock_sampler(loader.sampler, self.by_iterations, host_seed))
+        else:
+            loader.sampler.attach(self.selector.sampler)
+
+    @property
+    def budget(self) -> float | None:
+        """Return the share of the recipe's images that the run trains on, those that fill up batches too; if known."""
+        if self.stock:
+            return 1.0
+        return self.iterations * self.batch / self.full_images if self.fixed else None
+
+    # Passes -----------------------------------------------------------------------------------------------------------
+
+    def iterations_of(self, pass_index: int) -> int:
+        """Return the iterations of a pass on each rank, where the loop counts them."""
+        samples, batch = len(self.selector), self.batch
+        if self.stock and self.by_iterations:  # its batches go on across passes
+            return round((pass_index + 1) * samples / batch) - round(pass_index * samples / batch)
+        if self.stock:
+            return self.full_epoch
+        return iterations_of(self.selector.settings, pass_index, self.passes, samples, batch)
+
+    def begin_pass(self, index: int | None = None) -> None:
+        """Select for the next pass, or for pass `index`, and let the sampler walk over that; a collective."""
+        self.selector.begin_pass(self.selector.pass_index + 1 if index is None else index)
+        self.over, self.done = False, 0
+        self.report.mark()
+
+    def end_pass(self) -> PassReport:
+        """Learn from the pass and return its report; a collective."""
+        images = self.done * self.batch  # with those that fill up the last batch
+        if self.stock and not self.by_iterations:
+            images = min(images, len(self.selector))
+        self.over = True
+        return self.selector.end_pass(images)
+
+    def weights_of(self, shown: Tensor) -> Tensor | None:
+        """Return the factors (B,) of the losses of samples (B,) int64, None where all are 1."""
+        # the host may show another image for a broken one, selected or not
+        return None if self.selector.selection.weights is None else self.selector.weights_of(shown)
+
+    # State ------------------------------------------------------------------------------------------------------------
+
+    def gather(self, held: Any = None) -> None:
+        """Bring together what a state needs from all ranks; a collective.
+
+        Args:
+            held: random streams to save in place of the present ones.
+        """
+        self.selector.gather()
+        self._all_random = gather_objects(held or random_state())
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of the run; call `gather` before."""
+        return {
+            "selector": self.selector.state_dict(),
+            "over": self.over,
+            "done": self.done,
+            "random": self._all_random,
+            "layout": self._layout(),
+        }
+
+    def resume(self, runner: Any, saved: dict[str, Any] | None) -> None:
+        """Go on where `saved`, a `state`, was taken.
+
+        Raises:
+            ConfigError, StateError: for a state that does not go on in this run.
+        """
+        settings, note = check_state(saved, self._given, self._layout(), self.passes, self._settings)
+        assert saved is not None
+        if note:
+            runner.logger.warning(note)
+        if runner.iter >= runner.max_iters if self.by_iterations else runner.epoch >= runner.max_epochs:
+            raise ConfigError(
+                f"work_dir={str(runner.work_dir)!r}: its run is finished, nothing is left to resume. Start a new one "
+                "with load_from= its checkpoint and another work_dir."
+            )
+        self._select_by(settings, runner.seed)
+        self.selector.load_state_dict(saved["selector"], other_length=True)  # `check_state` says so
+        self.over, self.done, self._random = saved["over"], saved["done"], saved["random"]
+        if self.by_iterations:
+            walked = runner.iter if self.stock else 0 if self.over else self.done
+            self.loader.sampler.skip = walked * self.loader.batch_size
+        else:
+            self.over = True  # the host begins an unfinished epoch again
+
+    def restore_random(self) -> None:
+        """Set the random streams to those that a resumed run was saved with; once."""
+        rank = get_dist_info()[0]
+        if self._random is not None and rank < len(self._random):
+            set_random_state(self._random[rank])
+        self._random = None
+
+    def _layout(self) -> dict[str, int]:
+        return {"processes": get_world_size(), "batch": self.loader.batch_size}
