@@ -16,11 +16,12 @@ import yaml
 from det_runs import write_model
 
 from det_seg_agent import Strategy
+from det_seg_agent.compare.cells import FULL, RANDOM, SHORT, Cell
 from det_seg_agent.compare.cli import main
-from det_seg_agent.compare.matrix import FULL, RANDOM, SHORT, Cell, read
 from det_seg_agent.compare.page import page
 from det_seg_agent.compare.results import Row, front, rows_of
 from det_seg_agent.compare.run import Runner
+from det_seg_agent.compare.spec import read
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.strategies.agent import Agent, AgentOptions
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from rich.console import Console
 
 from det_seg_agent.cli import guarded
-from det_seg_agent.compare.matrix import Cell, read
+from det_seg_agent.compare.cells import Cell
 from det_seg_agent.compare.page import missing_cells, page, print_tables, write_page
 from det_seg_agent.compare.run import Runner, alone, span
+from det_seg_agent.compare.spec import read
 from det_seg_agent.errors import ConfigError
 
 SCENES = Path(__file__).parents[2] / "configs/compare/scenes.yaml"

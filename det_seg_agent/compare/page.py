@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from det_seg_agent.compare.matrix import RANDOM, SHORT, Cell
+from det_seg_agent.compare.cells import RANDOM, SHORT, Cell
 from det_seg_agent.compare.plots import learning_curves, quality_over_cost
 from det_seg_agent.compare.results import Finished, Row, front, rows_of, spread
 from det_seg_agent.files import replacing

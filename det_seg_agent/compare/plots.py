@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from det_seg_agent.compare.matrix import FULL, RANDOM, SHORT
+from det_seg_agent.compare.cells import FULL, RANDOM, SHORT
 from det_seg_agent.compare.results import Row, front, spread
 
 MARKERS = "sDv^<>Pp*hX8d"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from det_seg_agent.compare.matrix import FULL, RANDOM, SHORT, Cell
+from det_seg_agent.compare.cells import FULL, RANDOM, SHORT, Cell
 
 Finished = Sequence[tuple[Cell, Mapping[str, Any]]]
 

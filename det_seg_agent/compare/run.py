@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from det_seg_agent.compare.matrix import Cell
+from det_seg_agent.compare.cells import Cell
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.files import write_json
 

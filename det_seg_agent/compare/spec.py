@@ -1,33 +1,26 @@
-"""What is compared: the YAML of a comparison and the cells that follow from it."""
+"""What is compared: the YAML of a comparison, and the cells that follow from it."""
 
-import hashlib
-import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from det_seg_agent import __version__
+from det_seg_agent.compare.cells import FULL, RANDOM, SHORT, Cell
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.scenes import write_scenes
 from det_seg_agent.schedule import Schedule
 from det_seg_agent.settings import Settings, parse, unknown_key
 from det_seg_agent.strategies import strategy_class
 
-FULL, SHORT, RANDOM = "full", "full, shorter", "random"
-Role = Literal["full", "short", "selection"]
 OURS = {
     "detection": ("project", "name", "exist_ok", "seed", "data", "resume", "mode", "task"),
     "segmentation": ("work_dir", "randomness.seed", "randomness", "experiment_name", "visualizer.name", "resume"),
 }
 SCENES = [name for name in signature(write_scenes).parameters if name != "folder"]
-MANY = 1_000_000  # samples at which a selection's rounding to whole samples no longer counts
 
 
 class Block(BaseModel):
@@ -69,69 +62,6 @@ class Comparison(BaseModel):
     title: str = Field("Comparison", description="title of the page")
     detection: dict[str, Any] | None = Field(None, description="a mapping, see docs/compare.md")
     segmentation: dict[str, Any] | None = Field(None, description="a mapping, see docs/compare.md")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training run.
-
-    Attributes:
-        task: detection or segmentation.
-        role: full data at the full schedule, full data on a shorter one, or a selection.
-        label: of the strategy, as the tables have it.
-        ratio: of the selection, or of the selections whose budget the shorter schedule has; 1 for `full`.
-        seed: of the host and of everything that we draw.
-        agent: settings of ours.
-        host, data, scenes, config, config_text, iterations: see `Block`; `data` is resolved.
-    """
-
-    task: str
-    role: Role
-    label: str
-    ratio: float
-    seed: int
-    agent: dict[str, Any]
-    host: dict[str, Any]
-    data: str
-    scenes: dict[str, int] = field(default_factory=dict)
-    config: str | None = None
-    config_text: str | None = None
-    iterations: int | None = None
-
-    @cached_property
-    def key(self) -> str:
-        """Return the hash by which a finished cell is known: of all settings, our defaults too, and of our version."""
-        settings = parse(Settings, self.agent)
-        cls = strategy_class(settings.strategy)
-        options = cls.resolved(parse(cls.Options, settings.options), settings.preset).model_dump()
-        known = {**asdict(self), "config": None, "version": __version__, "settings": settings.model_dump()}
-        text = json.dumps({**known, "options": options}, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    @property
-    def name(self) -> str:
-        """Return what people and `--only` call it."""
-        ratio = "" if self.role == "full" else f" {self.ratio:g}"
-        return f"{self.task} {self.label}{ratio} seed {self.seed}"
-
-    @property
-    def folder(self) -> str:
-        """Return the name of its folder; with other settings it has another, so that nothing is overwritten."""
-        words = "".join(c if c.isalnum() or c in ".-" else "-" for c in self.name.replace(",", ""))
-        return f"{words}-{self.key[:8]}"
-
-    @property
-    def budget(self) -> float:
-        """Return about the budget to come: before rounding, and for segmentation as if there were many passes."""
-        if self.role == "full":
-            return 1.0
-        passes = int(self.host["epochs"]) if self.task == "detection" else 100
-        return self.schedule().budget(passes, MANY)
-
-    def schedule(self) -> Schedule:
-        """Return the schedule of the selection, or of that whose budget is matched."""
-        known = {k: v for k, v in self.agent.items() if k in Schedule.model_fields}
-        return parse(Schedule, {**known, "ratio": self.ratio}, "agent.")
 
 
 def read(path: Path, data: str | None = None) -> tuple[Comparison, list[Cell]]:
@@ -276,8 +206,3 @@ def ratios_of(name: str, given: Any, seeds: list[int]) -> dict[float, list[int]]
         if not whole or len(set(seeds)) < len(seeds):
             raise ConfigError(f"{name}: {ratio!r}: {seeds!r} is not a list of different seeds, integers >= 0.")
     return {float(ratio): list(seeds) for ratio, seeds in seeds_of.items()}
-
-
-def shorter(length: int, budget: float) -> int:
-    """Return `length` times the budget to the nearest integer, halves up: the control is not to get less."""
-    return max(1, math.floor(length * budget + 0.5))
