@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -115,9 +115,12 @@ def load_model(host: dict[str, Any]) -> Any:
 
 
 def train(
-    host: dict[str, Any], agent: dict[str, Any], callbacks: Mapping[str, Callable[[Any], None]] | None = None
+    host: dict[str, Any],
+    agent: dict[str, Any],
+    callbacks: Mapping[str, Callable[[Any], None]] | None = None,
+    judged: Literal["best", "last"] = "best",
 ) -> dict[str, Any]:
-    """Train, judge the best weights, and return what `metrics.json` holds.
+    """Train, judge the best or the last weights, and return what `metrics.json` holds.
 
     Boxes and masks are judged by pycocotools, the rest by the host's own validator.
 
@@ -125,6 +128,7 @@ def train(
         host: settings of the host.
         agent: settings of ours.
         callbacks: of the host, event -> function of the trainer.
+        judged: the weights that are judged; of the last epoch those of the moving average.
 
     Raises:
         ConfigError: for settings, data or models that cannot work.
@@ -167,14 +171,14 @@ def train(
     if RANK not in {-1, 0} or trainer.selector is None or not trainer.best.exists():
         return {}
     YAML.save(trainer.save_dir / "agent.yaml", trainer.agent_settings.model_dump())
-    result = {**judge(trainer, settings.val_json), **trainer.report.result(wall)}
+    result = {**judge(trainer, settings.val_json, getattr(trainer, judged)), **trainer.report.result(wall)}
     print(trainer.report.closing(wall))
     trainer.report.write_metrics(result)
     return result
 
 
-def judge(trainer: Any, val_json: str | None) -> dict[str, Any]:
-    """Return the best weights' figures: `coco` (boxes) and `coco_segm` (masks), or `host`, and `judged_on`.
+def judge(trainer: Any, val_json: str | None, weights: Path | None = None) -> dict[str, Any]:
+    """Return figures of weights, by default the best: `coco` (boxes), `coco_segm` (masks) or `host`, and `judged_on`.
 
     Of several processes rank 0 calls it alone, and the host's validator would wait for the others: the figures are
     those that all of them came to at the end.
@@ -191,7 +195,7 @@ def judge(trainer: Any, val_json: str | None) -> dict[str, Any]:
         return {"host": figures, "judged_on": "the validation set, by the host's own validator"}
     found = val_json or trainer.agent_settings.val_json or find_val_json(trainer.data)
     judged = evaluate_kinds(
-        trainer.best,
+        weights or trainer.best,
         str(args.data),
         Path(found) if found else None,
         imgsz=args.imgsz,
