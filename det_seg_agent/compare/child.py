@@ -13,12 +13,28 @@ from typing import Any
 from det_seg_agent.compare.cells import Cell, shorter
 from det_seg_agent.compare.data import data_root, kinds_of
 from det_seg_agent.compare.detection import Detection
-from det_seg_agent.compare.fingerprint import fingerprint, machine
+from det_seg_agent.compare.fingerprint import (
+    digest,
+    digest_of_files,
+    digest_of_weights,
+    machine,
+    modules,
+    portable,
+    sources,
+    versions,
+)
 from det_seg_agent.compare.selection import selection_figures
 from det_seg_agent.errors import AgentError, ConfigError
 from det_seg_agent.files import write_json
 
 CALIBRATION = 20  # iterations of segmentation
+# What cannot change a result, and what is in the key by other ways.
+NEUTRAL = frozenset({
+    "agent", "data_root", "work_dir", "num_workers", "persistent_workers", "pin_memory", "prefetch_factor",
+    "log_level", "launcher", "resume", "experiment_name", "visualizer", "vis_backends", "env_cfg",
+    "log_processor",
+})  # fmt: skip
+NEUTRAL_HOOKS = {"logger", "timer", "checkpoint", "visualization"}
 
 
 def main(arguments: list[str]) -> int:
@@ -29,14 +45,15 @@ def main(arguments: list[str]) -> int:
     try:
         adapter = Detection(cell, folder) if cell.task == "detection" else _Segmentation(cell, folder)
         if step == "prepare":
-            adapter.prepare()
-            return 0
-        found = machine()  # before hours pass in which sources may change
-        outcome = adapter.train(calibrate=step == "calibrate")
+            outcome: dict[str, Any] = {"resolved": adapter.prepare()}
+        else:
+            # Before hours pass in which sources may change.
+            started = {"machine": machine(), "sources": sources(cell.task, cell.strategy)}
+            outcome = {**adapter.train(calibrate=step == "calibrate"), **started}
     except AgentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    write_json(folder / "outcome.json", {**outcome, "machine": found})
+    write_json(folder / "outcome.json", outcome)
     return 0
 
 
@@ -96,23 +113,58 @@ class _Segmentation:
         batches = sum(-(-schedule.count_at(p, passes, samples) // batch) for p in range(passes))
         return batches / (passes * samples / batch)
 
-    def prepare(self) -> None:
-        """Read config and data."""
-        self.samples(self.config()[0])
+    def prepare(self) -> dict[str, str]:
+        """Read config and data.
+
+        Returns:
+            Digests of the resolved config, the data, and versions; see `fingerprint`.
+
+        Raises:
+            ConfigError: for a config with settings of ours, which the controls would not have.
+        """
+        config, _ = self.config()
+        own = sorted(set(config.get("agent") or {}) - {"strategy", "ratio"})
+        if own:
+            raise ConfigError(
+                f"config {self.cell.config}: agent.{', agent.'.join(own)}: in a comparison all settings of ours stand "
+                "in the YAML, under segmentation.agent, as the controls have to follow them. Move them there."
+            )
+        content = config.to_dict()
+        hooks = content.get("default_hooks", {}).items()
+        content["default_hooks"] = {name: hook for name, hook in hooks if name not in NEUTRAL_HOOKS}
+        content["randomness"].pop("seed")
+        imported = modules(content.get("custom_imports", {}).get("imports", []))
+        return {
+            "config": digest([portable(content, NEUTRAL), imported]),
+            "data": digest([self.split(config, name) for name in ("train", "val")]),
+            "versions": digest(versions("segmentation")),
+        }
+
+    def split(self, config: Any, name: str) -> list[Any]:
+        """Return what the host knows of a split as a whole, and digests of its images and masks."""
+        dataset = self.dataset(config, name)
+        samples = [dataset.get_data_info(i) for i in range(len(dataset))]
+        images = [str(sample["img_path"]) for sample in samples]
+        masks = [str(sample.get("seg_map_path")) for sample in samples]
+        return [portable(dataset.metainfo), digest_of_files(images), digest_of_files(masks, content=True)]
 
     @staticmethod
-    def samples(config: Any) -> int:
-        """Return the size of the training set."""
+    def dataset(config: Any, name: str) -> Any:
+        """Return the data set of a split."""
         from mmseg.registry import DATASETS
         from mmseg.utils import register_all_modules
 
         register_all_modules(init_default_scope=True)
-        return len(DATASETS.build(config.train_dataloader.dataset))
+        return DATASETS.build(config[f"{name}_dataloader"].dataset)
 
     def train(self, calibrate: bool) -> dict[str, Any]:
         """Train, and return quality, cost, curve and selection; a calibration is a few iterations of full data."""
         config, full = self.config()
-        samples, batch, run = self.samples(config), int(config.train_dataloader.batch_size), self.folder / "run"
+        samples, batch, run = (
+            len(self.dataset(config, "train")),
+            int(config.train_dataloader.batch_size),
+            self.folder / "run",
+        )
         if self.cell.role == "short":
             self.lasts(config, shorter(full, self.budget(config, full, samples)))
         validated = -(-full // config.train_cfg.get("val_interval", 1000))
@@ -126,7 +178,7 @@ class _Segmentation:
 
         class Note(Hook):  # type: ignore[misc]
             def before_train(self, runner: Any) -> None:
-                initial.append(fingerprint(runner.model))
+                initial.append(digest_of_weights(runner.model))
 
         runner = Runner.from_cfg(config)
         runner.register_hook(Note())
@@ -139,10 +191,12 @@ class _Segmentation:
             "quality": result["iou"]["mIoU"],
             "metrics": {key: value for key, value in result["iou"].items() if key != "by_class"},
             "initial_weights": initial[0],
-            "by_class": result["iou"].get("by_class", {}),
+            "by_class": {name: row.get("IoU") for name, row in result["iou"].get("by_class", {}).items()},
             "images": result["images_trained"],
             "full_images": full * batch,
             "samples": samples,
+            "batch": batch,
+            "processes": 1,
             "schedule": f"{runner.train_loop.max_iters} iterations",
             "per_image_s": pace,
             "later_s": later,

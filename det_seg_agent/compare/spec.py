@@ -1,4 +1,4 @@
-"""What is compared: the YAML of a comparison, and the cells that follow from it."""
+"""What the YAML of a comparison holds, and how a wrong one is refused."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,10 +6,9 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from det_seg_agent.compare.cells import FULL, RANDOM, SHORT, Cell
+from det_seg_agent.compare.cells import CONTROLS, FULL, SHORT
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.scenes import write_scenes
 from det_seg_agent.schedule import Schedule
@@ -64,35 +63,6 @@ class Comparison(BaseModel):
     segmentation: dict[str, Any] | None = Field(None, description="a mapping, see docs/compare.md")
 
 
-def read(path: Path, data: str | None = None) -> tuple[Comparison, list[Cell]]:
-    """Return a comparison and its cells, in the order in which they run.
-
-    All cells of a seed come before those of the next, so that an interrupted matrix still compares.
-
-    Args:
-        path: of the YAML.
-        data: for the blocks that name none.
-
-    Raises:
-        ConfigError: for a file that cannot be read, or settings that cannot work.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    comparison = parse(Comparison, mapping(content, str(path)))
-    cells: list[Cell] = []
-    if comparison.detection is not None:
-        cells += expand("detection", parse(Detection, comparison.detection, "detection."), path.parent, data)
-    if comparison.segmentation is not None:
-        cells += expand(
-            "segmentation", parse(Segmentation, comparison.segmentation, "segmentation."), path.parent, data
-        )
-    if not cells:
-        raise ConfigError(f"{path}: detection: or segmentation: is needed, or both.")
-    return comparison, sorted(cells, key=lambda cell: cell.seed)
-
-
 def mapping(value: Any, name: str) -> dict[str, Any]:
     """Return `value` if it is a mapping with text for keys."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
@@ -100,78 +70,69 @@ def mapping(value: Any, name: str) -> dict[str, Any]:
     return dict(value)
 
 
-def expand(task: str, block: Block, folder: Path, data: str | None) -> list[Cell]:
-    """Return the cells of a block: its strategies, and the controls that are always there."""
-    shared: dict[str, Any] = {"task": task, "host": dict(block.host), "data": data_of(task, block, data)}
-    for key in OURS[task]:
-        if key in block.host:
-            raise ConfigError(f"{task}.host.{key}: it follows from the matrix; remove it.")
-    if shared["data"] == "scenes":
-        for key in block.scenes:
-            if key not in SCENES:
-                raise ConfigError(unknown_key(f"{task}.scenes.{key}", [f"{task}.scenes.{name}" for name in SCENES]))
-        shared["scenes"] = dict(block.scenes)
-    if isinstance(block, Segmentation):
-        config = (folder / block.config).resolve()
-        if not config.is_file():
-            raise ConfigError(f"segmentation.config={block.config}: there is no such file beside the YAML.")
-        text = config.read_text(encoding="utf-8")
-        shared.update(config=str(config), config_text=text, iterations=block.iterations)
-    else:
-        check_detection(block.host)
-    entries = [entry_of(task, entry, block) for entry in block.strategies]
-    labels = [entry.label for entry in entries]
-    if twice := {label for label in labels if labels.count(label) > 1 or label in (FULL, SHORT)}:
-        raise ConfigError(f"{task}.strategies: {sorted(twice)} twice, or a control that is there anyway; rename it.")
-    if RANDOM not in labels:
-        entries.insert(0, entry_of(task, RANDOM, block))
-    shorter_agent = {k: v for k, v in block.agent.items() if k in Schedule.model_fields} | {"strategy": FULL}
-    cells = []
-    for seed in sorted({seed for entry in entries for seeds in entry.seeds_of.values() for seed in seeds}):
-        cells.append(Cell(role="full", label=FULL, ratio=1.0, seed=seed, agent={"strategy": FULL}, **shared))
-        ratios = dict.fromkeys(r for entry in entries for r, seeds in entry.seeds_of.items() if seed in seeds)
-        for ratio in ratios:
-            cells.append(Cell(role="short", label=SHORT, ratio=ratio, seed=seed, agent=shorter_agent, **shared))
-            for entry in entries:
-                if entry.label != RANDOM and seed not in entry.seeds_of.get(ratio, ()):
-                    continue
-                agent = {**entry.agent, "ratio": ratio}
-                parse(Settings, agent, f"{task}.agent.")
-                cells.append(Cell(role="selection", label=entry.label, ratio=ratio, seed=seed, agent=agent, **shared))
-    return cells
-
-
 @dataclass(frozen=True)
 class Entry:
-    """An entry of `strategies`: its label, settings of ours, and ratio -> seeds; the control has all of the others'."""
+    """An entry of `strategies`: its label, settings of ours, ratio -> seeds, and whether its rule sets its budget.
+
+    A control has no ratios: it runs wherever another strategy does.
+    """
 
     label: str
     agent: dict[str, Any]
     seeds_of: dict[float, list[int]]
+    native: bool = False
+
+
+def schedule_of(block: Block) -> dict[str, Any]:
+    """Return the settings of the schedule, which all strategies of a block share."""
+    return {k: v for k, v in block.agent.items() if k in Schedule.model_fields}
 
 
 def entry_of(task: str, given: Any, block: Block) -> Entry:
-    """Return an entry of `strategies`, with its options checked, and the block's ratios where it has none of its own.
+    """Return an entry of `strategies`, with its settings checked, and the block's ratios where it has none of its own.
 
-    `random` beside others has none: it runs wherever they do.
+    Raises:
+        ConfigError: for settings that cannot work, or that would give it another budget than its controls.
     """
     own = {"strategy": given} if isinstance(given, str) else mapping(given, f"{task}.strategies")
-    has_ratios = "ratios" in own
+    has_ratios, label = "ratios" in own, own.pop("label", None)
     ratios = own.pop("ratios", block.ratios)
-    agent = {**block.agent, **own}
-    if "strategy" not in agent:
+    name = str(own.get("strategy", block.agent.get("strategy", "")))
+    where = f"{task}.strategies: {label or name or given}"
+    if not name:
         raise ConfigError(f"{task}.strategies: {given!r} has no strategy.")
-    label = str(agent.pop("label", agent["strategy"]))
-    if "ratio" in agent or "seed" in agent:
-        raise ConfigError(f"{task}.strategies: {label}: ratio and seed are those of the matrix; remove them.")
-    cls = strategy_class(str(agent["strategy"]))
-    parse(cls.Options, agent.get("options", {}), f"{task}.{label}.options.")
-    if label == RANDOM and has_ratios:
-        raise ConfigError(f"{task}.strategies: {RANDOM} runs wherever another strategy does; remove its ratios.")
-    if label == RANDOM and block.strategies != [given]:
+    for key in {*own, *block.agent} & {"ratio", "seed"}:
+        raise ConfigError(f"{where}: {key} is that of the matrix; remove it.")
+    for key in own.keys() & Schedule.model_fields.keys():
+        raise ConfigError(
+            f"{where}: {key}={own[key]!r} would give it another budget than its controls; set it for all strategies, "
+            f"under {task}.agent."
+        )
+    cls = strategy_class(name)
+    if cls.selects_all:
+        raise ConfigError(f"{where}: it selects nothing; {FULL!r} and {SHORT!r} are there anyway. Remove it.")
+    is_control = (label or name) in CONTROLS
+    agent = {**(schedule_of(block) if is_control else block.agent), **own, "strategy": name}
+    settings = parse(Settings, {k: v for k, v in agent.items() if k not in Schedule.model_fields}, f"{where}.")
+    options = parse(cls.Options, settings.options, f"{where}.options.")
+    native = bool(getattr(cls.resolved(options, settings.preset), "native", False))
+    if native and task == "segmentation":
+        raise ConfigError(
+            f"{where}: options.native: its rule sets its budget pass by pass, and iterations are set before training. "
+            "Only detection can have it; remove native, for the rule at a fixed budget."
+        )
+    if label is None and "native" in cls.Options.model_fields:
+        label = f"{name}, {'native' if native else 'fixed budget'}"
+    label = str(label or name)
+    if label in (FULL, SHORT) or (is_control and name != label):
+        raise ConfigError(f"{where}: {label!r} is the name of a control; give it another label.")
+    if is_control and has_ratios:
+        raise ConfigError(f"{where} runs wherever another strategy does; remove its ratios.")
+    if is_control:
         return Entry(label, agent, {})
-    name = f"{task}.strategies: {label}.ratios" if has_ratios else f"{task}.ratios"
-    return Entry(label, agent, ratios_of(name, ratios, block.seeds))
+    return Entry(
+        label, agent, ratios_of(f"{where}.ratios" if has_ratios else f"{task}.ratios", ratios, block.seeds), native
+    )
 
 
 def data_of(task: str, block: Block, data: str | None) -> str:
@@ -183,6 +144,22 @@ def data_of(task: str, block: Block, data: str | None) -> str:
     return str(path.resolve()) if given != "scenes" and path.exists() else given
 
 
+def check_host(task: str, host: Mapping[str, Any]) -> None:
+    """Refuse settings of the host that the matrix sets, or that are ours."""
+    for key in host:
+        if key in OURS[task]:
+            raise ConfigError(f"{task}.host.{key}: it follows from the matrix; remove it.")
+        if key.partition(".")[0] == "agent":
+            raise ConfigError(f"{task}.host.{key}: settings of ours belong under {task}.agent.")
+
+
+def check_scenes(task: str, scenes: Mapping[str, int]) -> None:
+    """Refuse what is no setting of the embedded scenes."""
+    for key in scenes:
+        if key not in SCENES:
+            raise ConfigError(unknown_key(f"{task}.scenes.{key}", [f"{task}.scenes.{name}" for name in SCENES]))
+
+
 def check_detection(host: Mapping[str, Any]) -> None:
     """Refuse what would differ between cells without anybody having set it."""
     if not isinstance(host.get("epochs"), int) or host["epochs"] < 1:
@@ -192,6 +169,12 @@ def check_detection(host: Mapping[str, Any]) -> None:
             "detection.host.optimizer=auto picks by the number of iterations, which a shorter schedule changes. "
             "Set one, with lr0, such as optimizer: SGD and lr0: 0.01."
         )
+    for key in ("time", "patience"):
+        if host.get(key):
+            raise ConfigError(
+                f"detection.host.{key}={host[key]!r} ends cells before their budget is used, each at another one; "
+                "remove it."
+            )
 
 
 def ratios_of(name: str, given: Any, seeds: list[int]) -> dict[float, list[int]]:
