@@ -324,7 +324,9 @@ def test_a_whole_config_is_scaled_as_the_loop_does_it() -> None:
         },
         param_scheduler=SCHEDULES["warm-up"],
         default_hooks={"checkpoint": HOOK_CASES["checkpoints"][0], "logger": {"type": "LoggerHook"}, "timer": None},
-        custom_hooks=[{"type": "AgentHook"}, {"type": "EMAHook", "begin_iter": 100}, {"type": "Unfreeze", "at_iter": 9}],
+        custom_hooks=[
+            {"type": "AgentHook"}, {"type": "EMAHook", "begin_iter": 100}, {"type": "Unfreeze", "at_iter": 9},
+        ],  # fmt: skip
     )  # fmt: skip
     text = shorten(config, 82)
     assert config.train_cfg == {

@@ -4,27 +4,37 @@
 """
 
 import argparse
-import csv
-import hashlib
-import importlib.metadata
 import json
-import platform
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
-from det_seg_agent.compare.matrix import Cell, shorter
+from det_seg_agent.compare.cells import Cell, shorter
+from det_seg_agent.compare.data import data_root, kinds_of
+from det_seg_agent.compare.detection import Detection
+from det_seg_agent.compare.fingerprint import (
+    digest,
+    digest_of_files,
+    digest_of_weights,
+    machine,
+    modules,
+    portable,
+    sources,
+    versions,
+)
 from det_seg_agent.compare.selection import selection_figures
 from det_seg_agent.errors import AgentError, ConfigError
 from det_seg_agent.files import write_json
-from det_seg_agent.scenes import kinds, write_scenes
 
 CALIBRATION = 20  # iterations of segmentation
-PACKAGES = (
-    "det_seg_agent", "torch", "torchvision", "numpy", "ultralytics", "pycocotools", "mmengine", "mmcv-lite", "mmcv",
-    "mmsegmentation",
-)  # fmt: skip
+# What cannot change a result, and what is in the key by other ways.
+NEUTRAL = frozenset({
+    "agent", "data_root", "work_dir", "num_workers", "persistent_workers", "pin_memory", "prefetch_factor",
+    "log_level", "launcher", "resume", "experiment_name", "visualizer", "vis_backends", "env_cfg",
+    "log_processor",
+})  # fmt: skip
+NEUTRAL_HOOKS = {"logger", "timer", "checkpoint", "visualization"}
 
 
 def main(arguments: list[str]) -> int:
@@ -33,105 +43,18 @@ def main(arguments: list[str]) -> int:
     warnings.filterwarnings("ignore")  # the hosts' own deprecations
     cell = Cell(**json.loads((folder / "cell.json").read_text(encoding="utf-8")))
     try:
-        adapter = _Detection(cell, folder) if cell.task == "detection" else _Segmentation(cell, folder)
+        adapter = Detection(cell, folder) if cell.task == "detection" else _Segmentation(cell, folder)
         if step == "prepare":
-            adapter.prepare()
-            return 0
-        found = machine()  # before hours pass in which sources may change
-        outcome = adapter.train(calibrate=step == "calibrate")
+            outcome: dict[str, Any] = {"resolved": adapter.prepare()}
+        else:
+            # Before hours pass in which sources may change.
+            started = {"machine": machine(), "sources": sources(cell.task, cell.strategy)}
+            outcome = {**adapter.train(calibrate=step == "calibrate"), **started}
     except AgentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    write_json(folder / "outcome.json", {**outcome, "machine": found})
+    write_json(folder / "outcome.json", outcome)
     return 0
-
-
-def data_root(cell: Cell, folder: Path) -> Path:
-    """Return the data's path; the embedded scenes lie beside the cells, by their sizes, rendered where they are not."""
-    if cell.data != "scenes":
-        return Path(cell.data)
-    sizes = "".join(f"-{name}-{value}" for name, value in sorted(cell.scenes.items()))
-    return write_scenes(folder.parent / f"scenes{sizes}", **cell.scenes)
-
-
-class _Detection:
-    def __init__(self, cell: Cell, folder: Path):
-        self.cell, self.folder = cell, folder
-        self.root = data_root(cell, folder)
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the host's settings of this cell; with fewer epochs for the shorter schedule."""
-        from ultralytics.cfg import DEFAULT_CFG_DICT
-
-        from det_seg_agent.det.arguments import split
-
-        given, agent = split({"plots": False, "verbose": False, **self.cell.host})
-        if agent:
-            raise ConfigError(f"detection.host: agent.{next(iter(agent))} belongs under detection.agent.")
-        if self.cell.role == "short":
-            epochs = int(given["epochs"])
-            given["epochs"] = shorter(epochs, self.cell.budget)
-            # The same number of images in the warm-up, and without mosaic, as the selections have there.
-            ratios = [self.cell.schedule().ratio_at(p, epochs) for p in range(epochs)]
-            warmup = float(given.get("warmup_epochs", DEFAULT_CFG_DICT["warmup_epochs"]))
-            closed = int(given.get("close_mosaic", DEFAULT_CFG_DICT["close_mosaic"]))
-            given["warmup_epochs"] = sum(ratio * min(1.0, max(0.0, warmup - p)) for p, ratio in enumerate(ratios))
-            given["close_mosaic"] = round(sum(ratios[max(0, epochs - closed) :]))
-        return given
-
-    def prepare(self) -> None:
-        """Convert the data and let the host write its label caches, so that no cell pays for it."""
-        from ultralytics.cfg import get_cfg
-        from ultralytics.data import build_yolo_dataset
-        from ultralytics.data.utils import check_det_dataset
-
-        from det_seg_agent.det.convert import prepare_data
-
-        arguments = {k: v for k, v in self.arguments().items() if k in ("imgsz", "single_cls", "classes", "fraction")}
-        data = check_det_dataset(prepare_data(self.root))
-        for split in ("train", "val"):
-            build_yolo_dataset(get_cfg(overrides=arguments), data[split], 1, data, mode="val")
-
-    def train(self, calibrate: bool) -> dict[str, Any]:
-        """Train, and return quality, cost, curve and selection; a calibration is one epoch of full data."""
-        from ultralytics.utils.torch_utils import unwrap_model
-
-        from det_seg_agent.det.cli import train
-
-        host = self.arguments()
-        full_epochs, run = int(self.cell.host["epochs"]), self.folder / "run"
-        if calibrate:
-            host["epochs"] = 1
-        agent = self.cell.agent if self.cell.role == "selection" else {"strategy": "full"}
-        fixed = {"data": str(self.root), "project": str(self.folder), "name": "run", "exist_ok": True}
-        initial: list[str] = []
-        note = {"on_pretrain_routine_end": lambda trainer: initial.append(fingerprint(unwrap_model(trainer.model)))}
-        result = train({**host, **fixed, "seed": self.cell.seed}, agent, note)
-        if not result:
-            raise ConfigError("this process judged no weights; give one device a run, and --jobs for several runs.")
-        rows = list(csv.DictReader((run / "results.csv").read_text(encoding="utf-8").splitlines()))
-        samples = result["full_images_trained"] // result["passes"]
-        validated = host.get("val", True)
-        names = ["metrics/mAP50-95(B)"] if validated else [n for n in rows[0] if n.startswith("train/")]
-        curve = [[int(float(row["agent/images"])), sum(float(row[n]) for n in names)] for row in rows]
-        return {
-            "quality": 100 * result["coco"]["AP"],
-            "metrics": {k: 100 * v if v >= 0 else None for k, v in result["coco"].items()},  # -1: nothing to find
-            "initial_weights": initial[0],
-            "images": result["images_trained"],
-            "full_images": samples * full_epochs,
-            "samples": samples,
-            "schedule": f"{host['epochs']} epochs",
-            "per_image_s": float(rows[-1]["time"]) / result["images_trained"],
-            "curve": {
-                "name": "mAP50-95 of the host's validation, %" if validated else "training loss",
-                "points": [[x, 100 * y if validated else y] for x, y in curve],
-            },
-            "selection": {} if calibrate else selection_figures(run / "trace", self.kinds()),
-        }
-
-    def kinds(self) -> list[str]:
-        return list(kinds(self.root).values()) if self.cell.data == "scenes" else []
 
 
 class _Segmentation:
@@ -180,23 +103,58 @@ class _Segmentation:
 
         return plan(self.cell.schedule(), iterations, samples, config.train_dataloader.batch_size).budget
 
-    def prepare(self) -> None:
-        """Read config and data."""
-        self.samples(self.config()[0])
+    def prepare(self) -> dict[str, str]:
+        """Read config and data.
+
+        Returns:
+            Digests of the resolved config, the data, and versions; see `fingerprint`.
+
+        Raises:
+            ConfigError: for a config with settings of ours, which the controls would not have.
+        """
+        config, _ = self.config()
+        own = sorted(set(config.get("agent") or {}) - {"strategy", "ratio"})
+        if own:
+            raise ConfigError(
+                f"config {self.cell.config}: agent.{', agent.'.join(own)}: in a comparison all settings of ours stand "
+                "in the YAML, under segmentation.agent, as the controls have to follow them. Move them there."
+            )
+        content = config.to_dict()
+        hooks = content.get("default_hooks", {}).items()
+        content["default_hooks"] = {name: hook for name, hook in hooks if name not in NEUTRAL_HOOKS}
+        content["randomness"].pop("seed")
+        imported = modules(content.get("custom_imports", {}).get("imports", []))
+        return {
+            "config": digest([portable(content, NEUTRAL), imported]),
+            "data": digest([self.split(config, name) for name in ("train", "val")]),
+            "versions": digest(versions("segmentation")),
+        }
+
+    def split(self, config: Any, name: str) -> list[Any]:
+        """Return what the host knows of a split as a whole, and digests of its images and masks."""
+        dataset = self.dataset(config, name)
+        samples = [dataset.get_data_info(i) for i in range(len(dataset))]
+        images = [str(sample["img_path"]) for sample in samples]
+        masks = [str(sample.get("seg_map_path")) for sample in samples]
+        return [portable(dataset.metainfo), digest_of_files(images), digest_of_files(masks, content=True)]
 
     @staticmethod
-    def samples(config: Any) -> int:
-        """Return the size of the training set."""
+    def dataset(config: Any, name: str) -> Any:
+        """Return the data set of a split."""
         from mmseg.registry import DATASETS
         from mmseg.utils import register_all_modules
 
         register_all_modules(init_default_scope=True)
-        return len(DATASETS.build(config.train_dataloader.dataset))
+        return DATASETS.build(config[f"{name}_dataloader"].dataset)
 
     def train(self, calibrate: bool) -> dict[str, Any]:
         """Train, and return quality, cost, curve and selection; a calibration is a few iterations of full data."""
         config, full = self.config()
-        samples, batch, run = self.samples(config), int(config.train_dataloader.batch_size), self.folder / "run"
+        samples, batch, run = (
+            len(self.dataset(config, "train")),
+            int(config.train_dataloader.batch_size),
+            self.folder / "run",
+        )
         if self.cell.role == "short":
             self.lasts(config, shorter(full, self.budget(config, full, samples)))
         validated = -(-full // config.train_cfg.get("val_interval", 1000))
@@ -210,7 +168,7 @@ class _Segmentation:
 
         class Note(Hook):  # type: ignore[misc]
             def before_train(self, runner: Any) -> None:
-                initial.append(fingerprint(runner.model))
+                initial.append(digest_of_weights(runner.model))
 
         runner = Runner.from_cfg(config)
         runner.register_hook(Note())
@@ -223,19 +181,18 @@ class _Segmentation:
             "quality": result["iou"]["mIoU"],
             "metrics": {key: value for key, value in result["iou"].items() if key != "by_class"},
             "initial_weights": initial[0],
-            "by_class": result["iou"].get("by_class", {}),
+            "by_class": {name: row.get("IoU") for name, row in result["iou"].get("by_class", {}).items()},
             "images": result["images_trained"],
             "full_images": full * batch,
             "samples": samples,
+            "batch": batch,
+            "processes": 1,
             "schedule": f"{runner.train_loop.max_iters} iterations",
             "per_image_s": pace,
             "later_s": later,
             "curve": {"name": "mIoU, %", "points": validations(run, batch)},
-            "selection": {} if calibrate else selection_figures(run / "trace", self.kinds()),
+            "selection": {} if calibrate else selection_figures(run / "trace", kinds_of(self.cell, self.root)),
         }
-
-    def kinds(self) -> list[str]:
-        return list(kinds(self.root).values()) if self.cell.data == "scenes" else []
 
 
 def validations(run: Path, batch: int) -> list[list[float]]:
@@ -245,42 +202,6 @@ def validations(run: Path, batch: int) -> list[list[float]]:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         points += [[row["step"] * batch, row["mIoU"]] for row in rows if "mIoU" in row]
     return points
-
-
-def fingerprint(model: Any) -> str:
-    """Return a hash of a model's weights, by which it is seen that all cells of a seed start from the same."""
-    digest = hashlib.sha256()
-    for tensor in model.state_dict().values():
-        digest.update(tensor.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-
-def machine() -> dict[str, str]:
-    """Return versions, processor and accelerator."""
-    import torch
-
-    found = {"Python": platform.python_version(), "system": platform.platform(), "processor": processor()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    if torch.cuda.is_available():
-        found["accelerator"] = torch.cuda.get_device_name(0)
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(path.read_bytes())
-    found["our sources"] = digest.hexdigest()[:12]  # a cell's key holds settings and version
-    return {**found, "torch": torch.__version__, "threads of torch": str(torch.get_num_threads())}
-
-
-def processor() -> str:
-    """Return the processor's name, where the system says it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """The command line of comparisons."""
 
 import argparse
+import contextlib
 import signal
 from pathlib import Path
 
 from rich.console import Console
 
 from det_seg_agent.cli import guarded
-from det_seg_agent.compare.matrix import Cell, read
+from det_seg_agent.compare.cells import Cell
+from det_seg_agent.compare.matrix import read
 from det_seg_agent.compare.page import missing_cells, page, print_tables, write_page
-from det_seg_agent.compare.run import Runner, alone, span
+from det_seg_agent.compare.run import Runner, span
+from det_seg_agent.compare.store import alone
 from det_seg_agent.errors import ConfigError
 
 SCENES = Path(__file__).parents[2] / "configs/compare/scenes.yaml"
@@ -27,6 +30,9 @@ def arguments_parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time, 1 by default")
     parser.add_argument("--only", default="", help="run the cells alone whose name contains this")
     parser.add_argument("--list", action="store_true", help="print the cells and stop")
+    parser.add_argument(
+        "--keep-older", action="store_true", help="keep and mark cells of other sources of this package; else run again"
+    )
     parser.add_argument("--page-only", action="store_true", help="train nothing; make the page of what is finished")
     return parser
 
@@ -50,28 +56,28 @@ def compare(options: argparse.Namespace) -> int:
     console = Console(soft_wrap=True)
     comparison, cells = read(options.config, options.data)
     folder = (options.folder or Path("runs/compare") / options.config.stem).resolve()
-    runner = Runner(folder, options.jobs)
-    wanted = [cell for cell in cells if options.only in cell.name]
-    if not wanted:
+    runner = Runner(folder, options.jobs, options.keep_older)
+    if not any(options.only in cell.name for cell in cells):
         raise ConfigError(f"--only {options.only!r}: no cell's name contains it; --list shows them.")
-    if options.list:
-        listed(wanted, runner, console)
-        return 0
-    failed: list[Cell] = []
-    try:
-        if not options.page_only:
-            failed = train(wanted, cells, runner, console)
-    finally:  # also of what is there when this is stopped
-        finished = [(cell, result) for cell in cells if (result := runner.result(cell)) is not None]
-        if finished or not options.page_only:
+    look = options.list or options.page_only
+    with contextlib.nullcontext() if look else alone(folder):
+        tasks = set() if look else {cell.task for cell in cells if options.only in cell.name}
+        cells = runner.prepare(cells, tasks | runner.tasks_with_results(cells), console, look)
+        wanted = [cell for cell in cells if options.only in cell.name]
+        if options.list:
+            listed(wanted, runner, console)
+            return 0
+        if options.page_only and not any(map(runner.result, cells)):
+            raise ConfigError(f"{folder}: no cell is finished, so that there is nothing to show; run it first.")
+        try:
+            failed = [] if options.page_only else train(wanted, cells, runner, console)
+        finally:  # also of what is there when this is stopped
+            finished = [(cell, result) for cell in cells if (result := runner.result(cell)) is not None]
             missing = missing_cells(cells, runner.result, runner.failure)
             text = options.config.read_text(encoding="utf-8")
-            command = again(options)
-            write_page(folder / "index.html", page(comparison.title, text, command, finished, missing))
+            write_page(folder / "index.html", page(comparison.title, text, again(options), finished, missing))
             print_tables(finished, Console(width=max(160, console.width)))
             console.print(f"page: {folder / 'index.html'}", highlight=False)
-    if not finished and options.page_only:
-        raise ConfigError(f"{folder}: no cell is finished, so that there is nothing to show; run without --page-only.")
     return 1 if failed else 0
 
 
@@ -86,27 +92,33 @@ def again(options: argparse.Namespace) -> str:
 
 def train(wanted: list[Cell], cells: list[Cell], runner: Runner, console: Console) -> list[Cell]:
     """Run what is not finished, after an estimate; return the cells that failed."""
-    with alone(runner.folder):
-        todo = [cell for cell in wanted if runner.result(cell) is None]
-        if not todo:
-            return []
-        runner.prepare(todo, console)
-        tasks = {cell.task for cell in todo}
-        new = {t for t in tasks if not any(runner.result(c) for c in cells if c.task == t)}
-        runner.calibrate([cell for cell in todo if cell.task in new], console)
-        estimate = runner.estimates(cells)
-        seconds = sum(estimate.get(cell.name, 0) for cell in todo) / runner.jobs
-        source = "finished cells" if not new else "a very short run of each task"
+    todo = [cell for cell in wanted if runner.result(cell) is None]
+    if not todo:
+        return []
+    if older := sum(map(runner.is_older, todo)):
         console.print(
-            f"{len(wanted) - len(todo)} of {len(wanted)} cells are finished; the others take about {span(seconds)} "
-            f"with --jobs {runner.jobs}, by {source}",
+            f"{older} cells were finished by another state of det_seg_agent's sources and are run again, beside those, "
+            "which stay in their folders; --keep-older keeps and marks them",
             highlight=False,
         )
-        return runner.run(wanted, cells, console)
+    tasks = {cell.task for cell in todo}
+    new = {t for t in tasks if not any(runner.result(c) for c in cells if c.task == t)}
+    runner.calibrate([cell for cell in todo if cell.task in new], console)
+    estimate = runner.estimates(cells)
+    seconds = sum(estimate.get(cell.name, 0) for cell in todo) / runner.jobs
+    source = "finished cells" if not new else "a very short run of each task"
+    console.print(
+        f"{len(wanted) - len(todo)} of {len(wanted)} cells are finished; the others take about {span(seconds)} "
+        f"with --jobs {runner.jobs}, by {source}",
+        highlight=False,
+    )
+    return runner.run(wanted, cells, console)
 
 
 def listed(cells: list[Cell], runner: Runner, console: Console) -> None:
     """Print the cells, and which are finished."""
     for cell in cells:
         state = "finished" if runner.result(cell) else "failed" if runner.failure(cell) else "to run"
-        console.print(f"{cell.name}: budget about {cell.budget:.0%}, {state}", highlight=False)
+        state += ", of older sources" if runner.is_older(cell) else ""
+        budget = "by its own rule" if cell.role == "native" else f"about {cell.budget:.0%}"
+        console.print(f"{cell.name}: budget {budget}, {state}", highlight=False)

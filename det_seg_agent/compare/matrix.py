@@ -1,137 +1,30 @@
-"""What is compared: the YAML of a comparison and the cells that follow from it."""
+"""The cells that follow from the YAML of a comparison."""
 
-import hashlib
-import json
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from inspect import signature
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
 
-from det_seg_agent import __version__
+from det_seg_agent.compare.cells import CONTROLS, FULL, SHORT, Cell, epochs_around
+from det_seg_agent.compare.spec import (
+    Block,
+    Comparison,
+    Detection,
+    Segmentation,
+    check_detection,
+    check_host,
+    check_scenes,
+    data_of,
+    entry_of,
+    mapping,
+    ratios_of,
+    schedule_of,
+)
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.scenes import write_scenes
-from det_seg_agent.schedule import Schedule
-from det_seg_agent.settings import Settings, parse, unknown_key
-from det_seg_agent.strategies import strategy_class
+from det_seg_agent.settings import Settings, parse
 
-FULL, SHORT, RANDOM = "full", "full, shorter", "random"
-Role = Literal["full", "short", "selection"]
-OURS = {
-    "detection": ("project", "name", "exist_ok", "seed", "data", "resume", "mode", "task"),
-    "segmentation": ("work_dir", "randomness.seed", "randomness", "experiment_name", "visualizer.name", "resume"),
-}
-SCENES = [name for name in signature(write_scenes).parameters if name != "folder"]
-MANY = 1_000_000  # samples at which a selection's rounding to whole samples no longer counts
-
-
-class Block(BaseModel):
-    """What both tasks have."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    data: str | None = Field(None, description="'scenes' for the embedded data, or a path; --data gives one that lacks")
-    scenes: dict[str, int] = Field(
-        default_factory=dict, description="train, val, size, seed, mislabelled of the scenes"
-    )
-    host: dict[str, Any] = Field(default_factory=dict, description="settings of the host, a mapping")
-    agent: dict[str, Any] = Field(default_factory=dict, description="settings of ours for all, such as schedule")
-    strategies: list[Any] = Field(
-        description="names, or mappings with label, settings of ours, and ratios of its own", min_length=1
-    )
-    ratios: Any = Field(None, description="a list of ratios, or a mapping of ratio to seeds")
-    seeds: list[int] = Field(default=[0], description="seeds of ratios given as a list", min_length=1)
-
-
-class Detection(Block):
-    """A comparison of detectors; `host` has the keys of `yolo detect train`."""
-
-
-class Segmentation(Block):
-    """A comparison of segmenters; `host` has the keys of `--cfg-options`."""
-
-    config: str = Field(description="an MMEngine config, relative to the YAML")
-    iterations: int | None = Field(
-        None, ge=1, description="of full training, with all that counts them; or the config's"
-    )
-
-
-class Comparison(BaseModel):
-    """The YAML as a whole."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    title: str = Field("Comparison", description="title of the page")
-    detection: dict[str, Any] | None = Field(None, description="a mapping, see docs/compare.md")
-    segmentation: dict[str, Any] | None = Field(None, description="a mapping, see docs/compare.md")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training run.
-
-    Attributes:
-        task: detection or segmentation.
-        role: full data at the full schedule, full data on a shorter one, or a selection.
-        label: of the strategy, as the tables have it.
-        ratio: of the selection, or of the selections whose budget the shorter schedule has; 1 for `full`.
-        seed: of the host and of everything that we draw.
-        agent: settings of ours.
-        host, data, scenes, config, config_text, iterations: see `Block`; `data` is resolved.
-    """
-
-    task: str
-    role: Role
-    label: str
-    ratio: float
-    seed: int
-    agent: dict[str, Any]
-    host: dict[str, Any]
-    data: str
-    scenes: dict[str, int] = field(default_factory=dict)
-    config: str | None = None
-    config_text: str | None = None
-    iterations: int | None = None
-
-    @cached_property
-    def key(self) -> str:
-        """Return the hash by which a finished cell is known: of all settings, our defaults too, and of our version."""
-        settings = parse(Settings, self.agent)
-        cls = strategy_class(settings.strategy)
-        options = cls.resolved(parse(cls.Options, settings.options), settings.preset).model_dump()
-        known = {**asdict(self), "config": None, "version": __version__, "settings": settings.model_dump()}
-        text = json.dumps({**known, "options": options}, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    @property
-    def name(self) -> str:
-        """Return what people and `--only` call it."""
-        ratio = "" if self.role == "full" else f" {self.ratio:g}"
-        return f"{self.task} {self.label}{ratio} seed {self.seed}"
-
-    @property
-    def folder(self) -> str:
-        """Return the name of its folder; with other settings it has another, so that nothing is overwritten."""
-        words = "".join(c if c.isalnum() or c in ".-" else "-" for c in self.name.replace(",", ""))
-        return f"{words}-{self.key[:8]}"
-
-    @property
-    def budget(self) -> float:
-        """Return about the budget to come: before rounding, and for segmentation as if there were many passes."""
-        if self.role == "full":
-            return 1.0
-        passes = int(self.host["epochs"]) if self.task == "detection" else 100
-        return self.schedule().budget(passes, MANY)
-
-    def schedule(self) -> Schedule:
-        """Return the schedule of the selection, or of that whose budget is matched."""
-        known = {k: v for k, v in self.agent.items() if k in Schedule.model_fields}
-        return parse(Schedule, {**known, "ratio": self.ratio}, "agent.")
+RATIOS = ("schedule", "low", "high", "period")  # what a rule with a budget of its own does not ask for
 
 
 def read(path: Path, data: str | None = None) -> tuple[Comparison, list[Cell]]:
@@ -163,47 +56,39 @@ def read(path: Path, data: str | None = None) -> tuple[Comparison, list[Cell]]:
     return comparison, sorted(cells, key=lambda cell: cell.seed)
 
 
-def mapping(value: Any, name: str) -> dict[str, Any]:
-    """Return `value` if it is a mapping with text for keys."""
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise ConfigError(f"{name}={value!r}: a mapping of names to values is needed.")
-    return dict(value)
-
-
 def expand(task: str, block: Block, folder: Path, data: str | None) -> list[Cell]:
     """Return the cells of a block: its strategies, and the controls that are always there."""
     shared: dict[str, Any] = {"task": task, "host": dict(block.host), "data": data_of(task, block, data)}
-    for key in OURS[task]:
-        if key in block.host:
-            raise ConfigError(f"{task}.host.{key}: it follows from the matrix; remove it.")
+    check_host(task, block.host)
     if shared["data"] == "scenes":
-        for key in block.scenes:
-            if key not in SCENES:
-                raise ConfigError(unknown_key(f"{task}.scenes.{key}", [f"{task}.scenes.{name}" for name in SCENES]))
+        check_scenes(task, block.scenes)
         shared["scenes"] = dict(block.scenes)
     if isinstance(block, Segmentation):
         config = (folder / block.config).resolve()
         if not config.is_file():
             raise ConfigError(f"segmentation.config={block.config}: there is no such file beside the YAML.")
-        text = config.read_text(encoding="utf-8")
-        shared.update(config=str(config), config_text=text, iterations=block.iterations)
+        shared.update(config=str(config), iterations=block.iterations)
     else:
         check_detection(block.host)
-    entries = [entry_of(task, entry, block) for entry in block.strategies]
-    labels = [entry.label for entry in entries]
-    if twice := {label for label in labels if labels.count(label) > 1 or label in (FULL, SHORT)}:
-        raise ConfigError(f"{task}.strategies: {sorted(twice)} twice, or a control that is there anyway; rename it.")
-    if RANDOM not in labels:
-        entries.insert(0, entry_of(task, RANDOM, block))
-    shorter_agent = {k: v for k, v in block.agent.items() if k in Schedule.model_fields} | {"strategy": FULL}
+    given = [entry_of(task, strategy, block) for strategy in block.strategies]
+    labels = [entry.label for entry in given]
+    if twice := {label for label in labels if labels.count(label) > 1}:
+        raise ConfigError(f"{task}.strategies: {sorted(twice)} twice; give one of them another label.")
+    entries = [entry_of(task, control, block) for control in CONTROLS if control not in labels] + given
+    wanted = [entry.seeds_of for entry in given if entry.label not in CONTROLS]
+    wanted = wanted or [ratios_of(f"{task}.ratios", block.ratios, block.seeds)]
     cells = []
-    for seed in sorted({seed for entry in entries for seeds in entry.seeds_of.values() for seed in seeds}):
+    for seed in sorted({seed for seeds_of in wanted for seeds in seeds_of.values() for seed in seeds}):
         cells.append(Cell(role="full", label=FULL, ratio=1.0, seed=seed, agent={"strategy": FULL}, **shared))
-        ratios = dict.fromkeys(r for entry in entries for r, seeds in entry.seeds_of.items() if seed in seeds)
-        for ratio in ratios:
-            cells.append(Cell(role="short", label=SHORT, ratio=ratio, seed=seed, agent=shorter_agent, **shared))
+        for entry in entries:
+            if entry.native and any(seed in seeds for seeds in entry.seeds_of.values()):
+                agent = {k: v for k, v in entry.agent.items() if k not in RATIOS}
+                cells.append(Cell(role="native", label=entry.label, ratio=1.0, seed=seed, agent=agent, **shared))
+        for ratio in dict.fromkeys(r for seeds_of in wanted for r, seeds in seeds_of.items() if seed in seeds):
+            agent = schedule_of(block) | {"strategy": FULL}
+            cells += shorter_cells(Cell(role="short", label=SHORT, ratio=ratio, seed=seed, agent=agent, **shared))
             for entry in entries:
-                if entry.label != RANDOM and seed not in entry.seeds_of.get(ratio, ()):
+                if entry.native or (entry.label not in CONTROLS and seed not in entry.seeds_of.get(ratio, ())):
                     continue
                 agent = {**entry.agent, "ratio": ratio}
                 parse(Settings, agent, f"{task}.agent.")
@@ -211,73 +96,8 @@ def expand(task: str, block: Block, folder: Path, data: str | None) -> list[Cell
     return cells
 
 
-@dataclass(frozen=True)
-class Entry:
-    """An entry of `strategies`: its label, settings of ours, and ratio -> seeds; the control has all of the others'."""
-
-    label: str
-    agent: dict[str, Any]
-    seeds_of: dict[float, list[int]]
-
-
-def entry_of(task: str, given: Any, block: Block) -> Entry:
-    """Return an entry of `strategies`, with its options checked, and the block's ratios where it has none of its own.
-
-    `random` beside others has none: it runs wherever they do.
-    """
-    own = {"strategy": given} if isinstance(given, str) else mapping(given, f"{task}.strategies")
-    has_ratios = "ratios" in own
-    ratios = own.pop("ratios", block.ratios)
-    agent = {**block.agent, **own}
-    if "strategy" not in agent:
-        raise ConfigError(f"{task}.strategies: {given!r} has no strategy.")
-    label = str(agent.pop("label", agent["strategy"]))
-    if "ratio" in agent or "seed" in agent:
-        raise ConfigError(f"{task}.strategies: {label}: ratio and seed are those of the matrix; remove them.")
-    cls = strategy_class(str(agent["strategy"]))
-    parse(cls.Options, agent.get("options", {}), f"{task}.{label}.options.")
-    if label == RANDOM and has_ratios:
-        raise ConfigError(f"{task}.strategies: {RANDOM} runs wherever another strategy does; remove its ratios.")
-    if label == RANDOM and block.strategies != [given]:
-        return Entry(label, agent, {})
-    name = f"{task}.strategies: {label}.ratios" if has_ratios else f"{task}.ratios"
-    return Entry(label, agent, ratios_of(name, ratios, block.seeds))
-
-
-def data_of(task: str, block: Block, data: str | None) -> str:
-    """Return the block's data, resolved where it is a path that is there."""
-    given = block.data or data
-    if given is None:
-        raise ConfigError(f"{task}.data is missing; give --data PATH, or set it in the YAML.")
-    path = Path(given).expanduser()
-    return str(path.resolve()) if given != "scenes" and path.exists() else given
-
-
-def check_detection(host: Mapping[str, Any]) -> None:
-    """Refuse what would differ between cells without anybody having set it."""
-    if not isinstance(host.get("epochs"), int) or host["epochs"] < 1:
-        raise ConfigError(f"detection.host.epochs={host.get('epochs')!r}: the number of epochs of full training.")
-    if str(host.get("optimizer", "auto")).lower() == "auto":
-        raise ConfigError(
-            "detection.host.optimizer=auto picks by the number of iterations, which a shorter schedule changes. "
-            "Set one, with lr0, such as optimizer: SGD and lr0: 0.01."
-        )
-
-
-def ratios_of(name: str, given: Any, seeds: list[int]) -> dict[float, list[int]]:
-    """Return ratio -> seeds; `seeds` are those of ratios given as a list."""
-    seeds_of = dict.fromkeys(given, seeds) if isinstance(given, list) else given
-    if not isinstance(seeds_of, Mapping) or not seeds_of:
-        raise ConfigError(f"{name}={given!r}: a list of ratios, or a mapping of ratio to seeds, is needed.")
-    for ratio, seeds in seeds_of.items():
-        if not isinstance(ratio, int | float) or not 0 < ratio < 1:
-            raise ConfigError(f"{name}: {ratio!r} does not lie between 0 and 1; full data is there anyway.")
-        whole = isinstance(seeds, list) and seeds and all(isinstance(s, int) and s >= 0 for s in seeds)
-        if not whole or len(set(seeds)) < len(seeds):
-            raise ConfigError(f"{name}: {ratio!r}: {seeds!r} is not a list of different seeds, integers >= 0.")
-    return {float(ratio): list(seeds) for ratio, seeds in seeds_of.items()}
-
-
-def shorter(length: int, budget: float) -> int:
-    """Return `length` times the budget to the nearest integer, halves up: the control is not to get less."""
-    return max(1, math.floor(length * budget + 0.5))
+def shorter_cells(cell: Cell) -> list[Cell]:
+    """Return the shorter schedule of a ratio and seed; in detection, which has whole epochs, at times two of them."""
+    if cell.task != "detection":
+        return [cell]
+    return [replace(cell, epochs=epochs) for epochs in epochs_around(int(cell.host["epochs"]), cell.budget)]

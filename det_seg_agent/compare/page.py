@@ -9,12 +9,21 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from det_seg_agent.compare.matrix import RANDOM, SHORT, Cell
+from det_seg_agent.compare.cells import AGREE, EVEN, QUALITY, RANDOM, SHORT, Cell
+from det_seg_agent.compare.columns import (
+    OLDER,
+    OTHER_SEEDS,
+    Column,
+    columns,
+    difference_columns,
+    figure_columns,
+    kinds_of,
+    selection_columns,
+)
 from det_seg_agent.compare.plots import learning_curves, quality_over_cost
-from det_seg_agent.compare.results import Finished, Row, front, rows_of, spread
+from det_seg_agent.compare.results import Finished, Row, front, rows_of, seeds_compared
 from det_seg_agent.files import replacing
 
-NONE = "\N{EN DASH}"
 UNITS = {"detection": "AP", "segmentation": "mIoU"}
 STYLE = """
 :root { color-scheme: light; }
@@ -33,78 +42,15 @@ pre { background: #f3f3f3; padding: .8rem; overflow-x: auto; font-size: .85em; }
 """
 
 
-def signed(values: Mapping[int, float]) -> str:
-    """Return the mean of paired differences, its spread, and each seed's."""
-    if not values:
-        return NONE
-    each = list(values.values())
-    error = spread(each)
-    text = f"{sum(each) / len(each):+.2f}" + (f" ± {error:.2f}" if error is not None else "")
-    return text + (f" ({', '.join(f'{v:+.2f}' for v in each)})" if len(each) > 1 else "")
-
-
-def quality(row: Row) -> str:
-    """Return mean and spread."""
-    error = spread(list(row.quality.values()))
-    return f"{row.mean:.2f}" + (f" ± {error:.2f}" if error is not None else "")
-
-
-def percent(value: float | None) -> str:
-    """Return a share in percent."""
-    return NONE if value is None else f"{100 * value:.0f} %"
-
-
-Column = tuple[str, Callable[[Row], str]]
-
-
-def columns(unit: str) -> list[Column]:
-    """Return the main table's columns."""
-    return [
-        (f"{unit}, %", quality),
-        ("seeds", lambda row: ", ".join(map(str, row.quality))),
-        ("images", lambda row: f"{row.images:.0f}"),
-        ("budget", lambda row: percent(row.budget)),
-        ("wall, s", lambda row: f"{row.wall:.0f}"),
-        ("of full", lambda row: percent(row.wall_ratio)),
-        ("CPU, s", lambda row: f"{row.cpu:.0f}"),
-        ("of full", lambda row: percent(row.cpu_ratio)),
-    ]
-
-
-DIFFERENCES: list[Column] = [
-    (f"less {RANDOM}", lambda row: signed(row.to_random)),
-    (f"less {SHORT}", lambda row: signed(row.to_short)),
-]
-
-
-def kinds_of(rows: Sequence[Row]) -> list[str]:
-    """Return the kinds of samples that any row knows."""
-    return list(dict.fromkeys(kind for row in rows for kind in row.selection.get("kinds", {})))
-
-
-def by_kind(row: Row, kind: str) -> str:
-    """Return a kind's mean share, and its shares in the first and the last third of the selecting passes."""
-    kinds, thirds = row.selection.get("kinds", {}), row.selection.get("thirds", {})
-    text = percent(kinds.get(kind))
-    return f"{text} ({100 * thirds[kind][0]:.0f}, {100 * thirds[kind][1]:.0f})" if kind in thirds else text
-
-
-def selection_columns(rows: Sequence[Row]) -> list[Column]:
-    """Return the columns of what was selected."""
-
-    def share(key: str) -> Callable[[Row], str]:
-        return lambda row: percent(row.selection.get(key))
-
-    def kind(name: str) -> Callable[[Row], str]:
-        return lambda row: by_kind(row, name)
-
-    named = [(name, kind(name)) for name in kinds_of(rows)]
-    return [
-        ("seen at all", share("coverage")),
-        ("new a pass", share("turnover")),
-        ("top tenth", share("top_tenth")),
-        *named,
-    ]
+NOTE = f"""<p class='note'>Every figure is of the last weights. Mean ± sample standard deviation over seeds, which of so
+few is only a rough guide. Differences are within a seed and a ratio, each seed's in brackets, and only where both
+trained on the same share of images to {100 * AGREE:.0f} % of full training. {OTHER_SEEDS}: other seeds than those
+compared, so that its mean does not compare with the others; look at the differences. {OLDER}: seeds whose cells an
+older state of this package's sources finished. ★: of the rows with the seeds compared, no other has at least this mean
+for no larger budget. <strong>{SHORT}</strong> with two lengths is interpolated linearly at the budget between them. A
+row named native has the budget that its own rule comes to. Seconds are medians of whole processes, from start to the
+last figure, with all our work; CPU seconds are what to compare on a machine that others use. A seed without a full run
+of its own is set against those of the others. Initial weights: {{same}} in all cells of a seed.</p>"""
 
 
 def table(caption: str, rows: Sequence[Row], shown: Sequence[Column], best: Sequence[Row] = ()) -> str:
@@ -112,7 +58,7 @@ def table(caption: str, rows: Sequence[Row], shown: Sequence[Column], best: Sequ
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name, _ in shown)
     body = []
     for row in rows:
-        kind = " ".join(word for word, on in (("best", row in best), ("control", row.role != "selection")) if on)
+        kind = " ".join(word for word, on in (("best", row in best), ("control", row.is_control)) if on)
         cells = "".join(f"<td>{html.escape(cell(row))}</td>" for _, cell in shown)
         body.append(f'<tr class="{kind}"><th scope="row">{html.escape(row.name)}</th>{cells}</tr>')
     return (
@@ -121,29 +67,25 @@ def table(caption: str, rows: Sequence[Row], shown: Sequence[Column], best: Sequ
     )
 
 
-def task_section(task: str, finished: Finished) -> str:
+def task_section(task: str, finished: Finished, machines: Sequence[Any]) -> str:
     """Return a task's tables and plots."""
     unit, rows = UNITS[task], rows_of(finished)
-    best = front(rows)
+    best, compared = front(rows), seeds_compared(rows)
     initial: dict[int, set[str]] = {}
     for cell, result in finished:
         initial.setdefault(cell.seed, set()).add(result["initial_weights"])
     same = all(len(weights) == 1 for weights in initial.values())
+    further = figure_columns(rows)
     parts = [
         f"<h2>{task.capitalize()}</h2>",
-        table(f"{unit} and cost", rows, columns(unit), best),
-        table(f"Paired differences of {unit}", [row for row in rows if row.role != "full"], DIFFERENCES),
-        "<p class='note'>Mean ± sample standard deviation over seeds, which of so few is only a rough guide; "
-        "means over different seeds do not compare, so look at the differences, which are within a seed and a ratio, "
-        "each seed's in brackets. ★: of the rows with the most seeds, no other has at least this mean for no larger "
-        "budget. Seconds are medians of whole processes, from start to the last figure, with all our work; CPU seconds "
-        "are what to compare on a machine that others use. A seed without a full run of its own is set against those "
-        "of the others. Initial weights: "
-        f"{'the same' if same else 'NOT the same'} in all cells of a seed.</p>",
+        table(f"{unit} and cost", rows, columns(unit, compared, machines), best),
+        table(f"Paired differences of {unit}", [row for row in rows if row.role != "full"], difference_columns()),
+        NOTE.format(same="the same" if same else "NOT the same"),
+        table("Further figures, %, means over seeds", rows, further) if further else "",
         f"<figure>{quality_over_cost(rows, unit)}<figcaption>Quality over cost. Bars are the spread over seeds; the "
         "grey line joins the rows marked ★.</figcaption></figure>",
     ]
-    for ratio in sorted({row.ratio for row in rows if row.role != "full"}, reverse=True):
+    for ratio in sorted({row.ratio for row in rows if row.ratio < 1}, reverse=True):
         curves = learning_curves(rows, ratio)
         if curves:
             caption = f"Learning curves at ratio {ratio:g}, means over seeds."
@@ -181,7 +123,8 @@ def page(title: str, text: str, command: str, finished: Finished, missing: Mappi
         missing: name of a cell that is not finished -> why.
     """
     tasks = list(dict.fromkeys(cell.task for cell, _ in finished))
-    sections = [task_section(task, [(c, r) for c, r in finished if c.task == task]) for task in tasks]
+    machines = list({str(result["machine"]): result["machine"] for _, result in finished}.values())
+    sections = [task_section(task, [(c, r) for c, r in finished if c.task == task], machines) for task in tasks]
     if missing:
         rows = "".join(
             f'<tr><th scope="row">{html.escape(name)}</th><td style="text-align:left">{html.escape(why)}</td></tr>'
@@ -192,7 +135,6 @@ def page(title: str, text: str, command: str, finished: Finished, missing: Mappi
         sections.append(
             f'<h2>Not finished</h2><div class="scroll"><table>{caption}{head}<tbody>{rows}</tbody></table></div>'
         )
-    machines = list({str(result["machine"]): result["machine"] for _, result in finished}.values())
     versions = "".join(
         "<table><caption>{}</caption><tbody>{}</tbody></table>".format(
             "Versions and machine" if len(machines) == 1 else f"Machine {i}",
@@ -202,6 +144,7 @@ def page(title: str, text: str, command: str, finished: Finished, missing: Mappi
         )
         for i, m in enumerate(machines, 1)
     )
+    sources = sorted({f"{cell.task} {result['sources']}" for cell, result in finished})
     when = max(
         (result["finished"] for _, result in finished), default=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
     )
@@ -210,12 +153,14 @@ def page(title: str, text: str, command: str, finished: Finished, missing: Mappi
 <title>{html.escape(title)}</title><style>{STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
 <p>{len(finished)} runs, the last finished on {when} UTC. <strong>full</strong> trains on all images for the whole
-schedule; <strong>{SHORT}</strong> on all images for as many images as the selections of that ratio get (in whole
-epochs), its learning rate falling to the end; <strong>{RANDOM}</strong> on a new random selection each pass. A
-selection earns its keep above both.</p>
+schedule; <strong>{SHORT}</strong> on all images for as many images as the selections of that ratio get, its
+learning rate falling to the end; <strong>{RANDOM}</strong> on a new random selection each pass;
+<strong>{EVEN}</strong> on all images in turns, at equal rates; <strong>{QUALITY}</strong> by the fixed rule that the
+agent's policy approximates. A selection is of use where it is above the first two, and what is learned while training
+where it is above the last two as well.</p>
 {"".join(sections)}
 <h2>To repeat it</h2><pre>{html.escape(command)}</pre><pre>{html.escape(text)}</pre>
-<div class="scroll">{versions}</div>
+<div class="scroll">{versions}</div><p class="note">Sources of det_seg_agent: {", ".join(sources)}.</p>
 </body></html>
 """
 
@@ -232,12 +177,11 @@ def print_tables(finished: Finished, console: Console) -> None:
     for task in dict.fromkeys(cell.task for cell, _ in finished):
         rows = rows_of([(cell, result) for cell, result in finished if cell.task == task])
         unit = UNITS[task]
-        shown = [c for c in columns(unit) if c[0] not in ("wall, s", "CPU, s", "images")] + DIFFERENCES
-        shown += selection_columns(rows)[3:]
+        shown = [c for c in columns(unit, seeds_compared(rows)) if c[0] not in ("wall, s", "CPU, s", "images")]
+        shown += difference_columns() + selection_columns(rows)[3:]
         out = Table(title=task)
         out.add_column("strategy, ratio")
-        heads = ["wall of full" if i == 3 else "CPU of full" if i == 4 else name for i, (name, _) in enumerate(shown)]
-        for head in heads:
+        for head, _ in shown:
             out.add_column(head, justify="right")
         for row in rows:
             out.add_row(row.name, *(cell(row) for _, cell in shown))

@@ -13,13 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from det_seg_agent.compare.matrix import FULL, RANDOM, SHORT
+from det_seg_agent.compare.cells import EVEN, FULL, QUALITY, RANDOM, SHORT
 from det_seg_agent.compare.results import Row, front, spread
 
 MARKERS = "sDv^<>Pp*hX8d"
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)), (0, (3, 1)))
 GREYS = ("0.0", "0.45", "0.2", "0.6")
-FIXED = {FULL: "o", SHORT: "$s$", RANDOM: "x"}
+FIXED = {FULL: "o", SHORT: "$s$", RANDOM: "x", EVEN: "$e$", QUALITY: "$q$"}
 
 
 def styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
@@ -73,7 +73,7 @@ def quality_over_cost(rows: Sequence[Row], unit: str) -> str:
         look = {**style[row.label], "linestyle": ""}
         error = spread(list(row.quality.values()))
         ax.errorbar(
-            place[row.name], row.mean, yerr=error, ms=7, mfc="white" if row.role != "selection" else None,
+            place[row.name], row.mean, yerr=error, ms=7, mfc="white" if row.is_control else None,
             capsize=3, elinewidth=0.8, label=row.label, **look,
         )  # fmt: skip
     ax.set(xlabel="images trained on, % of full training (side by side where equal)", ylabel=f"{unit}, %")
@@ -84,7 +84,7 @@ def quality_over_cost(rows: Sequence[Row], unit: str) -> str:
 
 def learning_curves(rows: Sequence[Row], ratio: float) -> tuple[str, str] | None:
     """Return an SVG of the mean curve of each strategy at a ratio and of full data, and what it shows; or None."""
-    chosen = [row for row in rows if row.role == "full" or row.ratio == ratio]
+    chosen = [row for row in rows if row.ratio in (1.0, ratio)]
     figure = Figure(figsize=(8.4, 4.6), layout="constrained")
     ax = figure.subplots()
     style, name = styles(rows), ""

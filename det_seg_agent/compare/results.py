@@ -5,9 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from det_seg_agent.compare.matrix import FULL, RANDOM, SHORT, Cell
+from det_seg_agent.compare.cells import AGREE, CONTROLS, FULL, SHORT, Cell
 
+AGENT = "agent"
 Finished = Sequence[tuple[Cell, Mapping[str, Any]]]
+
+
+Results = Mapping[int, Mapping[str, Any]]  # seed -> what its cell left
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,14 @@ class Row:
         images: mean images trained on.
         wall, cpu: median seconds of a whole process: imports, data, training, our work, and judging.
         wall_ratio, cpu_ratio: median of the seconds over those of full training; of the same seed where it is finished.
-        to_random, to_short: seed -> quality less that of `random`, or of full data on a shorter schedule, with the same
-            seed and ratio.
+        less: control -> seed -> quality less the control's, with the same seed and ratio, where budgets agree.
         selection: figures of `selection.selection_figures`, means over seeds; by kind under "kinds".
+        metrics: name -> mean of a further figure, in percent.
+        classes: class -> mean IoU, in percent.
         curves: seed -> (name, [[images, value], ...]).
+        machines: seed -> where it ran.
+        older: seeds whose cells other sources of ours finished.
+        length: epochs or iterations of the cells.
     """
 
     label: str
@@ -37,10 +45,14 @@ class Row:
     cpu: float
     wall_ratio: float | None
     cpu_ratio: float | None
-    to_random: dict[int, float]
-    to_short: dict[int, float]
+    less: dict[str, dict[int, float]]
     selection: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    classes: dict[str, float] = field(default_factory=dict)
     curves: dict[int, tuple[str, list[list[float]]]] = field(default_factory=dict)
+    machines: dict[int, Any] = field(default_factory=dict)
+    older: list[int] = field(default_factory=list)
+    length: str = ""
 
     @property
     def mean(self) -> float:
@@ -50,7 +62,12 @@ class Row:
     @property
     def name(self) -> str:
         """Return label and ratio."""
-        return self.label if self.role == "full" else f"{self.label} {self.ratio:g}"
+        return self.label if self.role in ("full", "native") else f"{self.label} {self.ratio:g}"
+
+    @property
+    def is_control(self) -> bool:
+        """Return whether the row is there to compare with."""
+        return self.label in (FULL, SHORT, *CONTROLS)
 
 
 def spread(values: Sequence[float]) -> float | None:
@@ -60,36 +77,88 @@ def spread(values: Sequence[float]) -> float | None:
 
 def rows_of(finished: Finished) -> list[Row]:
     """Return one row a strategy and ratio of one task: full data first, then by ratio, controls before strategies."""
-    found: dict[tuple[float, str], dict[int, Mapping[str, Any]]] = {}
-    roles: dict[str, str] = {}
+    cells: dict[tuple[float, str], dict[int, list[tuple[Cell, Mapping[str, Any]]]]] = {}
     for cell, result in finished:
-        found.setdefault((cell.ratio, cell.label), {})[cell.seed] = result
-        roles[cell.label] = cell.role
+        cells.setdefault((cell.ratio, cell.label), {}).setdefault(cell.seed, []).append((cell, result))
+    found = {key: {seed: at_budget(several) for seed, several in sorted(s.items())} for key, s in cells.items()}
     full = found.get((1.0, FULL), {})
-    rank = {FULL: 0, SHORT: 1, RANDOM: 2}
+    rank = {label: i for i, label in enumerate((FULL, SHORT, *CONTROLS))}
     rows = []
-    for ratio, label in sorted(found, key=lambda key: (-key[0], rank.get(key[1], 3))):
-        by_seed = dict(sorted(found[ratio, label].items()))
-        quality = {seed: float(result["quality"]) for seed, result in by_seed.items()}
+    for ratio, label in sorted(found, key=lambda key: (-key[0], rank.get(key[1], len(rank)))):
+        by_seed = found[ratio, label]
+        results = list(by_seed.values())
+        role = next(iter(cells[ratio, label].values()))[0][0].role
+        less = {}
+        for control in (SHORT, *CONTROLS):
+            ratios = [key[0] for key in found if key[1] == control] if (role, control) == ("native", SHORT) else [ratio]
+            others = [found[r, control] for r in ratios if (r, control) in found and control != label]
+            less[control] = {} if role == "full" else _paired(by_seed, others)
         rows.append(
             Row(
                 label,
-                roles[label],
+                role,
                 ratio,
-                quality,
-                statistics.fmean(r["images"] / r["full_images"] for r in by_seed.values()),
-                statistics.fmean(r["images"] for r in by_seed.values()),
-                statistics.median(r["wall_s"] for r in by_seed.values()),
-                statistics.median(r["cpu_s"] for r in by_seed.values()),
+                {seed: float(result["quality"]) for seed, result in by_seed.items()},
+                statistics.fmean(map(share, results)),
+                statistics.fmean(r["images"] for r in results),
+                statistics.median(r["wall_s"] for r in results),
+                statistics.median(r["cpu_s"] for r in results),
                 _ratio(by_seed, full, "wall_s"),
                 _ratio(by_seed, full, "cpu_s"),
-                _paired(quality, found.get((ratio, RANDOM), {})) if label != RANDOM else {},
-                _paired(quality, found.get((ratio, SHORT), {})) if label != SHORT else {},
-                _selection(list(by_seed.values())),
+                less,
+                _selection(results),
+                _means([r.get("metrics", {}) for r in results]),
+                _means([r.get("by_class", {}) for r in results]),
                 {seed: (r["curve"]["name"], r["curve"]["points"]) for seed, r in by_seed.items()},
+                {seed: r["machine"] for seed, r in by_seed.items()},
+                [seed for seed, r in by_seed.items() if r.get("older")],
+                ", ".join(dict.fromkeys(str(r["schedule"]) for r in results)),
             )
         )
     return rows
+
+
+def share(result: Mapping[str, Any]) -> float:
+    """Return the images that a cell trained on over those of full training."""
+    return float(result["images"] / result["full_images"])
+
+
+def at_budget(several: Finished) -> Mapping[str, Any]:
+    """Return the result of a cell; of the two shorter schedules around a budget, one interpolated linearly at it.
+
+    Figures are interpolated; curve and machine are those of the schedule that is nearer. Where only one of the two is
+    finished, it stands for itself.
+    """
+    if len(several) == 1:
+        return several[0][1]
+    (cell, low), (_, high) = sorted(several, key=lambda pair: pair[0].budget)
+    wanted = cell.matched(int(low["samples"]))
+    part = min(1.0, max(0.0, (wanted - share(low)) / (share(high) - share(low))))
+    near = {**(low if part < 0.5 else high)}
+    for key in ("quality", "images", "wall_s", "cpu_s"):
+        near[key] = low[key] + part * (high[key] - low[key])
+    for key in ("metrics", "by_class"):
+        both = [(name, low[key][name], high[key].get(name)) for name in low.get(key, {})]
+        near[key] = {name: a + part * (b - a) for name, a, b in both if a is not None and b is not None}
+    near["schedule"] = f"{low['schedule'].split()[0]} and {high['schedule']}"
+    return {**near, "older": bool(low.get("older") or high.get("older"))}
+
+
+def _paired(mine: Results, others: Sequence[Results]) -> dict[int, float]:
+    """Return seed -> quality less that of the other with the nearest budget, where the two agree."""
+    less = {}
+    for seed, result in mine.items():
+        near = min((o[seed] for o in others if seed in o), key=lambda o: abs(share(o) - share(result)), default=None)
+        if near is not None and abs(share(near) - share(result)) <= AGREE + 1e-9:
+            less[seed] = float(result["quality"]) - float(near["quality"])
+    return less
+
+
+def _means(figures: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return name -> mean over the cells that have the figure."""
+    names = dict.fromkeys(name for f in figures for name in f)
+    known = {name: [f[name] for f in figures if f.get(name) is not None] for name in names}
+    return {name: statistics.fmean(values) for name, values in known.items() if values}
 
 
 def _ratio(by_seed: Mapping[int, Any], full: Mapping[int, Any], key: str) -> float | None:
@@ -98,10 +167,6 @@ def _ratio(by_seed: Mapping[int, Any], full: Mapping[int, Any], key: str) -> flo
         return None
     typical = statistics.median(result[key] for result in full.values())
     return statistics.median(r[key] / (full[seed][key] if seed in full else typical) for seed, r in by_seed.items())
-
-
-def _paired(quality: Mapping[int, float], other: Mapping[int, Any]) -> dict[int, float]:
-    return {seed: value - float(other[seed]["quality"]) for seed, value in quality.items() if seed in other}
 
 
 def _selection(results: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -120,13 +185,15 @@ def _selection(results: list[Mapping[str, Any]]) -> dict[str, Any]:
     return means
 
 
-def front(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that no other of the same seeds beats in budget and mean quality, by rising budget.
+def seeds_compared(rows: Sequence[Row]) -> tuple[int, ...]:
+    """Return the seeds that a table compares: the agent's at most of the ratios, or else the most of any row."""
+    agents = [row for row in rows if row.label == AGENT] or rows
+    return max((tuple(row.quality) for row in agents), key=len, default=())
 
-    Means over different seeds do not compare: of the sets of seeds the largest counts.
-    """
-    most = max((tuple(row.quality) for row in rows), key=len, default=())
-    alike = [row for row in rows if tuple(row.quality) == most]
+
+def front(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that no other of the seeds compared beats in budget and mean quality, by rising budget."""
+    alike = [row for row in rows if tuple(row.quality) == seeds_compared(rows)]
     best: list[Row] = []
     for row in sorted(alike, key=lambda row: (row.budget, -row.mean)):
         if not best or row.mean > best[-1].mean:

@@ -1,7 +1,6 @@
 """Runs cells, each in a process of its own, and keeps what is finished."""
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -9,14 +8,16 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from det_seg_agent.compare.matrix import Cell
+from det_seg_agent.compare.cells import Cell
+from det_seg_agent.compare.fingerprint import digest
+from det_seg_agent.compare.store import Store, clear, read_if_there, tail
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.files import write_json
 
@@ -32,38 +33,47 @@ class Outcome:
     cpu: float
 
 
-class Runner:
-    """Runs the cells of a matrix in `folder`, `jobs` at a time.
+class Runner(Store):
+    """Runs the cells of a matrix in `folder`, `jobs` at a time; see `Store`.
 
-    A cell's folder holds `cell.json`, `log.txt`, `run/` as the host leaves it, and `result.json` once it is finished,
-    or `failed.json`. A finished cell is kept for ever; other settings have another folder.
+    Args:
+        folder: of all cells.
+        jobs: cells at a time.
+        keep_older: whether cells that other sources of ours finished count as finished.
     """
 
-    def __init__(self, folder: Path, jobs: int = 1):
-        self.folder, self.jobs = folder, jobs
+    def __init__(self, folder: Path, jobs: int = 1, keep_older: bool = False):
+        super().__init__(folder, keep_older)
+        self.jobs = jobs
         self._running: dict[Any, subprocess.Popen[bytes]] = {}
         self._started: dict[str, float] = {}
         self._stopped = False
 
-    def result(self, cell: Cell) -> dict[str, Any] | None:
-        """Return what a finished cell left."""
-        content = read_if_there(self.folder / cell.folder / "result.json")
-        return content if content is not None and content.get("key") == cell.key else None
+    def prepare(self, cells: list[Cell], tasks: set[str], console: Console, look: bool = False) -> list[Cell]:
+        """Check settings and data of tasks before anything trains, and find out what they stand for.
 
-    def failure(self, cell: Cell) -> dict[str, Any] | None:
-        """Return what is known of a cell that failed: "status" and "tail"."""
-        return None if self.result(cell) else read_if_there(self.folder / cell.folder / "failed.json")
+        Args:
+            cells: the whole matrix.
+            tasks: whose cells are needed.
+            console: to print to.
+            look: whether nothing is to be trained: then other folders are left alone, which a comparison may be using.
 
-    def prepare(self, cells: list[Cell], console: Console) -> None:
-        """Check settings and data of each task before anything trains.
+        Returns:
+            `cells`, those of `tasks` with `resolved`, by which finished ones are known.
 
         Raises:
             ConfigError: with the end of the log, for what cannot work.
         """
-        for task in dict.fromkeys(cell.task for cell in cells):
-            console.print(f"{task}: preparing data", highlight=False)
+        resolved: dict[str, dict[str, str]] = {}
+        for task in dict.fromkeys(cell.task for cell in cells if cell.task in tasks):
+            console.print(f"{task}: reading settings and data", highlight=False)
             first = next(cell for cell in cells if cell.task == task)
-            self._step("prepare", first, self.folder / f"prepare-{task}")
+            place = self.folder / (f"look-{task}-{os.getpid()}" if look else f"prepare-{task}")
+            self._step("prepare", first, place)
+            resolved[task] = (read_if_there(place / "outcome.json") or {})["resolved"]
+            if look:
+                shutil.rmtree(place)
+        return [replace(cell, resolved=resolved.get(cell.task, {})) for cell in cells]
 
     def calibrate(self, cells: list[Cell], console: Console) -> None:
         """Measure the pace of each task of which no cell is finished yet: one epoch, or a few iterations."""
@@ -126,7 +136,7 @@ class Runner:
                     how = f"finished in {span(outcome.wall)}"
                     if outcome.status:
                         failed.append(cell)
-                        how = f"FAILED with status {outcome.status}: {self.folder / cell.folder / 'log.txt'}"
+                        how = f"FAILED with status {outcome.status}: {self.place(cell) / 'log.txt'}"
                     progress.console.print(f"{cell.name}: {how}", highlight=False, soft_wrap=True)
                 if ended:
                     estimate = self.estimates(everything)
@@ -158,7 +168,7 @@ class Runner:
 
     def one(self, cell: Cell) -> Outcome:
         """Run a cell, and write `result.json` or `failed.json`."""
-        place = self.folder / cell.folder
+        place = self.place(cell)
         self._started[cell.name] = time.time()
         ended = self._spawn("train", cell, place)
         outcome = read_if_there(place / "outcome.json")
@@ -194,53 +204,7 @@ class Runner:
 
 def pace_of(cell: Cell) -> str:
     """Return what a task's pace depends on."""
-    return Cell(cell.task, "full", "", 1.0, 0, {}, cell.host, cell.data, cell.scenes, None, cell.config_text).key
-
-
-def clear(place: Path) -> None:
-    """Make `place` an empty folder, if nothing but an unfinished cell is in it.
-
-    Raises:
-        ConfigError: for a folder of anything else.
-    """
-    if place.exists() and any(place.iterdir()):
-        if not (place / "cell.json").is_file():
-            raise ConfigError(f"{place}: holds something that is not a cell of a comparison; give another --folder.")
-        shutil.rmtree(place)
-    place.mkdir(parents=True, exist_ok=True)
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other comparisons out of `folder`.
-
-    Raises:
-        ConfigError: where one is at work.
-    """
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"{folder}: another comparison runs in it; wait, or give another --folder.") from None
-        yield
-
-
-def read_if_there(path: Path) -> dict[str, Any] | None:
-    """Return a JSON object, or None where there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def tail(place: Path, lines: int) -> str:
-    """Return the last lines of a log."""
-    text = (place / "log.txt").read_text(encoding="utf-8", errors="replace")
-    return "\n".join(line.rpartition("\r")[2] for line in text.splitlines()[-lines:])
+    return digest(cell.resolved)
 
 
 def span(seconds: float) -> str:

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from det_seg_agent.cli import check_folder, guarded, input_errors, tidied
 from det_seg_agent.det.arguments import parse_arguments
@@ -57,9 +57,12 @@ def load_model(host: dict[str, Any]) -> Any:
 
 
 def train(
-    host: dict[str, Any], agent: dict[str, Any], callbacks: Mapping[str, Callable[[Any], None]] | None = None
+    host: dict[str, Any],
+    agent: dict[str, Any],
+    callbacks: Mapping[str, Callable[[Any], None]] | None = None,
+    judged: Literal["best", "last"] = "best",
 ) -> dict[str, Any]:
-    """Train, judge the best weights, and return what `metrics.json` holds.
+    """Train, judge the best or the last weights, and return what `metrics.json` holds.
 
     Boxes and masks are judged by pycocotools, the rest by the host's own validator.
 
@@ -67,6 +70,7 @@ def train(
         host: settings of the host.
         agent: settings of ours.
         callbacks: of the host, event -> function of the trainer.
+        judged: the weights that are judged; of the last epoch those of the moving average.
 
     Raises:
         ConfigError: for settings, data or models that cannot work.
@@ -119,7 +123,7 @@ def train(
     trainer = model.trainer
     if RANK not in {-1, 0} or trainer.selector is None:
         return {}
-    return conclude(trainer, time.time() - started)
+    return conclude(trainer, time.time() - started, judged)
 
 
 def check_host(host: dict[str, Any], task: str) -> Path:

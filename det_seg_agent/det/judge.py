@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import LOGGER, RANK, YAML
@@ -133,8 +133,8 @@ def host_figures(trainer: Any) -> dict[str, float]:
     return figures
 
 
-def judge(trainer: Any) -> dict[str, Any]:
-    """Return what `metrics.json` holds of a run's quality, from its final validation.
+def judge(trainer: Any, weights: Literal["best", "last"] = "best") -> dict[str, Any]:
+    """Return what `metrics.json` holds of the quality of a run's weights: the best ones from its final validation.
 
     `coco` (boxes) and `coco_segm` (masks), `host` and `judged_on`, and `differs` where AP is far from the host's own.
     In several processes and for other tasks `host` alone.
@@ -143,7 +143,8 @@ def judge(trainer: Any) -> dict[str, Any]:
     if trainer.args.task not in TASKS or RANK != -1:
         return {"judged_on": "the validation set, by the host's own validator", "host": host}
     validator = trainer.validator
-    if validator.kept is None and validator.failed is None:  # no best weights, as after save=False
+    # There are no best weights after save=False.
+    if weights == "last" or (validator.kept is None and validator.failed is None):
         host = {key: float(value) for key, value in validator(model=trainer.last).items() if key != "fitness"}
     judged, truth = judge_validator(validator, class_names(trainer), validator.val_json)
     result: dict[str, Any] = {RESULT[kind]: values for kind, values in judged.items()}
@@ -161,18 +162,19 @@ def judge_validator(
     return figures(validator.kept, truth, validator.args.max_det), truth
 
 
-def conclude(trainer: Any, wall: float) -> dict[str, Any]:
+def conclude(trainer: Any, wall: float, weights: Literal["best", "last"] = "best") -> dict[str, Any]:
     """Judge a run, write `metrics.json` and `agent.yaml`, show the figures, and return what `metrics.json` holds.
 
     Args:
         trainer: the host's, after training.
         wall: seconds that training took.
+        weights: which are judged.
     """
     report = trainer.report
     cost = report.result(wall)
     report.write_metrics({"host": host_figures(trainer), **cost})  # judging may fail, or be stopped
     try:
-        judged = judge(trainer)
+        judged = judge(trainer, weights)
     except Exception as error:
         LOGGER.warning(f"judging failed, metrics.json holds the host's own figures: {one_line(error)}")
         judged = {"judging_failed": one_line(error), "host": host_figures(trainer)}

@@ -1,0 +1,144 @@
+"""A cell of detection."""
+
+import csv
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from det_seg_agent.compare.cells import Cell
+from det_seg_agent.compare.data import data_root, kinds_of
+from det_seg_agent.compare.fingerprint import (
+    digest,
+    digest_of_file,
+    digest_of_files,
+    digest_of_weights,
+    portable,
+    versions,
+)
+from det_seg_agent.compare.selection import selection_figures
+from det_seg_agent.errors import ConfigError
+
+# What cannot change a result, and what is in the key by other ways.
+NEUTRAL = frozenset({
+    "device", "workers", "cache", "verbose", "plots", "show", "profile", "save", "save_period", "save_json",
+    "save_dir", "project", "name", "exist_ok", "mode", "data", "model", "seed",
+})  # fmt: skip
+EARLY_STOP = {"patience": 0}  # none: cells would end at budgets of their own
+
+
+class Detection:
+    """Trains and judges a detector by the host's command line."""
+
+    def __init__(self, cell: Cell, folder: Path):
+        self.cell, self.folder = cell, folder
+        self.root = data_root(cell, folder)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the host's settings of this cell; with fewer epochs for the shorter schedule."""
+        from ultralytics.cfg import DEFAULT_CFG_DICT
+
+        from det_seg_agent.det.arguments import split
+
+        given, _ = split({"plots": False, "verbose": False, **EARLY_STOP, **self.cell.host})
+        if self.cell.role == "short":
+            epochs = int(given["epochs"])
+            given["epochs"] = self.cell.epochs
+            # The same number of images in the warm-up, and without mosaic, as the selections have there.
+            ratios = [self.cell.schedule().ratio_at(p, epochs) for p in range(epochs)]
+            warmup = float(given.get("warmup_epochs", DEFAULT_CFG_DICT["warmup_epochs"]))
+            closed = int(given.get("close_mosaic", DEFAULT_CFG_DICT["close_mosaic"]))
+            given["warmup_epochs"] = sum(ratio * min(1.0, max(0.0, warmup - p)) for p, ratio in enumerate(ratios))
+            given["close_mosaic"] = round(sum(ratios[max(0, epochs - closed) :]))
+        return given
+
+    def prepare(self) -> dict[str, str]:
+        """Convert the data, let the host write its label caches, so that no cell pays for it, and read the model.
+
+        Returns:
+            Digests of the host's settings, the model, the data, and versions; see `fingerprint`.
+        """
+        from ultralytics.cfg import get_cfg
+        from ultralytics.utils.downloads import attempt_download_asset
+
+        from det_seg_agent.det.cli import load_model
+
+        arguments = self.arguments()
+        settings = dict(vars(get_cfg(overrides=arguments)))
+        if isinstance(settings["pretrained"], str):
+            settings["pretrained"] = attempt_download_asset(settings["pretrained"])
+        model = load_model(dict(arguments))
+        if model.task not in ("detect", "segment"):
+            raise ConfigError(f"detection.host.model: AP is that of boxes, and the model is for {model.task}.")
+        layers = {k: v for k, v in getattr(model.model, "yaml", {}).items() if k != "yaml_file"}
+        return {
+            "settings": digest(portable(settings, NEUTRAL)),
+            "model": digest(portable(str(model.ckpt_path)) if model.ckpt_path else portable(layers)),
+            "data": digest(self.data(settings)),
+            "versions": digest(versions("detection")),
+        }
+
+    def data(self, settings: dict[str, Any]) -> list[Any]:
+        """Return class names, and digests of the images and labels of both splits, as the host reads them."""
+        from ultralytics.cfg import get_cfg
+        from ultralytics.data import build_yolo_dataset
+        from ultralytics.data.utils import check_det_dataset
+
+        from det_seg_agent.det.coco import find_val_json
+        from det_seg_agent.det.convert import prepare_data
+
+        data = check_det_dataset(prepare_data(self.root))
+        judged = find_val_json(data)
+        found = [data["names"], data.get("channels"), judged and digest_of_file(judged)]
+        for split in ("train", "val"):
+            dataset = build_yolo_dataset(get_cfg(overrides=settings), data[split], 1, data, mode="val")
+            labels = hashlib.sha256()
+            for label in dataset.labels:
+                for array in (label["cls"], label["bboxes"], *label["segments"]):
+                    labels.update(array.tobytes())
+            found += [digest_of_files([str(file) for file in dataset.im_files]), labels.hexdigest()]
+        return found
+
+    def train(self, calibrate: bool) -> dict[str, Any]:
+        """Train, and return quality, cost, curve and selection; a calibration is one epoch of full data."""
+        from ultralytics.utils.torch_utils import unwrap_model
+
+        from det_seg_agent.det.cli import train
+
+        host = self.arguments()
+        full_epochs, run = int(self.cell.host["epochs"]), self.folder / "run"
+        if calibrate:
+            host["epochs"] = 1
+        agent = self.cell.agent if self.cell.role in ("selection", "native") else {"strategy": "full"}
+        fixed = {"data": str(self.root), "project": str(self.folder), "name": "run", "exist_ok": True}
+        started: dict[str, Any] = {}
+
+        def note(trainer: Any) -> None:
+            started.update(weights=digest_of_weights(unwrap_model(trainer.model)), batch=int(trainer.batch_size))
+
+        result = train(
+            {**host, **fixed, "seed": self.cell.seed}, agent, {"on_pretrain_routine_end": note}, judged="last"
+        )
+        if not result:
+            raise ConfigError("this process judged no weights; give one device a run, and --jobs for several runs.")
+        rows = list(csv.DictReader((run / "results.csv").read_text(encoding="utf-8").splitlines()))
+        samples = result["full_images_trained"] // result["passes"]
+        validated = host.get("val", True)
+        names = ["metrics/mAP50-95(B)"] if validated else [n for n in rows[0] if n.startswith("train/")]
+        curve = [[int(float(row["agent/images"])), sum(float(row[n]) for n in names)] for row in rows]
+        return {
+            "quality": 100 * result["coco"]["AP"],
+            "metrics": {k: 100 * v if v >= 0 else None for k, v in result["coco"].items()},  # -1: nothing to find
+            "initial_weights": started["weights"],
+            "images": result["images_trained"],
+            "full_images": samples * full_epochs,
+            "samples": samples,
+            "batch": started["batch"],
+            "processes": 1,
+            "schedule": f"{host['epochs']} epochs",
+            "per_image_s": float(rows[-1]["time"]) / result["images_trained"],
+            "curve": {
+                "name": "mAP50-95 of the host's validation, %" if validated else "training loss",
+                "points": [[x, 100 * y if validated else y] for x, y in curve],
+            },
+            "selection": {} if calibrate else selection_figures(run / "trace", kinds_of(self.cell, self.root)),
+        }

@@ -1,0 +1,161 @@
+"""Comparisons that are run: real cells in processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from compare_runs import write, write_segmentation
+
+from det_seg_agent.compare import child
+from det_seg_agent.compare.cells import CONTROLS, SHORT
+from det_seg_agent.compare.cli import main
+from det_seg_agent.compare.detection import Detection
+from det_seg_agent.compare.matrix import read
+from det_seg_agent.compare.store import Store
+from det_seg_agent.det import coco
+
+TESTS = Path(__file__).parent
+TOOL = TESTS.parent / "tools/compare.py"
+
+
+@pytest.fixture(autouse=True)
+def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the processes of cells import the strategies of this module, and have the stand-ins."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text("import stand_ins\n")
+    path = os.pathsep.join([str(folder), str(TESTS), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("PYTHONPATH", path)
+
+
+@pytest.mark.slow
+def test_cells_run_are_kept_and_run_again_when_they_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, folder = write(tmp_path / "c.yaml"), tmp_path / "out"
+    words = [str(config), "--folder", str(folder), "--jobs", "2"]
+    assert main([*words, "--only", "loss"]) == 0
+    first = next(folder.glob("detection-loss*/result.json"))
+    stamp = first.stat().st_mtime_ns
+    assert "the others take about" in capsys.readouterr().out
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "1 of 7 cells are finished; the others take about" in out and first.stat().st_mtime_ns == stamp
+    results = {path.parent.name[:-16]: json.loads(path.read_text()) for path in folder.glob("detection-*/result.json")}
+    assert len({result["initial_weights"] for result in results.values()}) == 1
+    images = {name: result["images"] for name, result in results.items()}
+    assert images == {
+        "detection-full-seed-0": 32,
+        "detection-full-shorter-0.5-at-1-epochs-seed-0": 16,
+        "detection-full-shorter-0.5-at-2-epochs-seed-0": 32,
+        **{f"detection-{label}-0.5-seed-0": 24 for label in (*CONTROLS, "loss")},
+    }
+    for result in results.values():
+        assert result["cpu_s"] > 0 and (result["batch"], result["processes"]) == (8, 1)
+    html = (folder / "index.html").read_text()
+    assert html.count("<svg") == 2 and "mislabelled" in html and "not run" not in html
+
+    # The same YAML with another strategy has one cell to run; one of other sources is run again, and stays.
+    found = json.loads((first.parent / "cell.json").read_text())["resolved"]
+    store = Store(folder, keep_older=True)
+    changed = [replace(cell, resolved=found) for cell in read(write(config, strategies=["entropy"]))[1]]
+    assert [cell.label for cell in changed if store.result(cell) is None] == ["entropy"]
+    write(config)
+    first.write_text(json.dumps({**json.loads(first.read_text()), "sources": "others"}))
+    assert main([*words, "--page-only", "--keep-older"]) == 0
+    assert "\N{DOUBLE DAGGER} 0" in (folder / "index.html").read_text() and not list(folder.glob("look-*"))
+    assert main(words) == 0
+    assert "1 cells were finished by another state" in capsys.readouterr().out
+    assert json.loads(first.read_text())["sources"] == "others"
+    assert len(list(folder.glob("detection-loss*/result.json"))) == 2
+
+
+def test_the_last_weights_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = []
+
+    def note(weights: Path, *args: Any, **more: Any) -> Any:
+        judged.append(weights.name)
+        return {"bbox": dict.fromkeys(coco.NAMES, 0.25)}
+
+    monkeypatch.setattr(coco, "evaluate_kinds", note)
+    _, cells = read(write(tmp_path / "c.yaml"))
+    outcome = Detection(cells[-1], tmp_path / "cell").train(calibrate=False)
+    assert judged == ["last.pt"] and outcome["quality"] == 25
+    assert len(outcome["curve"]["points"]) == 2 and outcome["curve"]["name"].startswith("mAP50-95")
+
+
+@pytest.mark.slow
+def test_segmentation_trains_every_role(tmp_path: Path) -> None:
+    config = write_segmentation(tmp_path / "c.yaml")
+    _, cells = read(config)
+    found = {}
+    for cell in cells:
+        if cell.label not in CONTROLS:
+            place = tmp_path / cell.folder
+            place.mkdir()
+            (place / "cell.json").write_text(json.dumps(asdict(cell)))
+            assert child.main(["train", str(place)]) == 0
+            found[cell.label] = json.loads((place / "outcome.json").read_text())
+    # 8 passes of 16 images in batches of 8: the first is full, then one batch each.
+    lengths = {label: (outcome["schedule"], outcome["images"]) for label, outcome in found.items()}
+    assert lengths == {"full": ("16 iterations", 128), SHORT: ("9 iterations", 72), "loss": ("9 iterations", 72)}
+    assert len({outcome["initial_weights"] for outcome in found.values()}) == 1
+    for label, outcome in found.items():
+        assert (outcome["batch"], outcome["processes"], outcome["full_images"]) == (8, 1, 128)
+        assert outcome["curve"]["points"][-1] == [outcome["images"], pytest.approx(outcome["quality"], abs=0.01)]
+        assert set(outcome["by_class"]) > {"disc", "star"} and bool(outcome["selection"]) == (label == "loss")
+    rates = {label: learning_rates(tmp_path, label) for label in ("full", "full-shorter", "loss")}
+    assert rates["full-shorter"] == rates["loss"] != rates["full"], "it falls to the end"
+
+
+def learning_rates(folder: Path, label: str) -> list[float]:
+    """Return the learning rate of each iteration of a cell."""
+    path = next(folder.glob(f"segmentation-{label}-*seed*/run/*/vis_data/scalars.json"))
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [row["lr"] for row in rows if "lr" in row]
+
+
+def test_a_config_with_settings_of_ours_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_segmentation(tmp_path / "c.yaml")
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(recipe.read_text() + "agent = dict(final_full=0.5)\n")
+    assert main([str(config), "--folder", str(tmp_path / "out")]) == 2
+    assert "agent.final_full: in a comparison" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_is_told_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = {"label": "broken so", "strategy": "compare_runs:Broken"}
+    config = write(tmp_path / "c.yaml", strategies=[broken, {"label": "loss so", "strategy": "loss"}])
+    folder = tmp_path / "out"
+    assert main([str(config), "--folder", str(folder), "--only", "so 0.5"]) == 1
+    assert "FAILED" in capsys.readouterr().out
+    text = (folder / "index.html").read_text()
+    assert "failed with status" in text and "on purpose" in text and ">loss so 0.5<" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["prepare-detection", "detection-full-seed-0-*"])
+def test_terminated_it_ends_its_cells_even_as_a_background_job(tmp_path: Path, stage: str) -> None:
+    config, folder = write(tmp_path / "c.yaml"), tmp_path / "out"
+    words = [sys.executable, str(TOOL), str(config), "--folder", str(folder)]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts what ends with &
+    try:
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    while not (children := psutil.Process(process.pid).children()) or not list(folder.glob(f"{stage}/cell.json")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130 and "finished cells are kept" in said
+    assert not psutil.wait_procs(children, timeout=5)[1], "a cell went on alone"
+    assert not list(folder.glob(f"{stage}/outcome.json")), "it came to its end"
+    assert not list(folder.glob("*/failed.json")), "what was stopped did not fail"
