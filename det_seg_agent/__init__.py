@@ -6,7 +6,7 @@ from det_seg_agent.selector import PassReport, Selector
 from det_seg_agent.settings import Settings
 from det_seg_agent.strategies import Request, Selection, Strategy, register
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AgentError",
