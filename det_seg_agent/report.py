@@ -15,7 +15,7 @@ from det_seg_agent.selector import PassReport, Selector
 from det_seg_agent.sheets import contact_sheets
 from det_seg_agent.trace import Trace, read_passes
 
-STATS = ("balance", "reward", "policy_entropy")
+STATS = ("balance", "reward", "policy_entropy")  # those of `PassReport`
 LONG_S = 60  # in shorter runs start-up and judging outweigh the time per image
 
 
@@ -72,7 +72,11 @@ class Report:
             each = f"each pass until {self.until}" if self.until else f"each of {passes} passes"
             return f"strategy  {name}\nimages    {total} in {each}, nothing is saved"
         if not self.selector.strategy.fixed_budget:
-            return f"strategy  {name}\nimages    of {total} as many in a pass as the strategy's rule takes"
+            return (
+                f"strategy  {name}\n"
+                f"images    {total} in the first and last passes, in the others as many as the rule selects\n"
+                "budget    follows from the strategy's rule: metrics.json has it at the end"
+            )
         if self.until:
             mean = " on average" if s.schedule == "oscillating" else ""
             return (

@@ -5,7 +5,6 @@ import logging
 import math
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from det_seg_agent import ConfigError, Selection, Selector, Strategy, report
+from det_seg_agent import Selection, Selector, Strategy, report
 from det_seg_agent.report import STATS, Report
-from det_seg_agent.strategies import strategy_names
+from det_seg_agent.strategies import strategy_class, strategy_names
 from det_seg_agent.trace import read
 
 SAMPLES, PASSES = 40, 6
@@ -37,11 +36,24 @@ class First(Strategy):
         return {"reward": 0.5}
 
 
+class Unlike(First):
+    """A user's own that names a figure which nothing shows, and gives one that it does not name."""
+
+    stat_names = ("novelty",)
+
+    def stats(self) -> dict[str, float]:
+        """Return them."""
+        return {"novelty": 1.0, "balance": 0.5}
+
+
+FIGURES = {"agent": 3, "agent, oscillating": 3, "agent, paper": 3, "own": 1}  # of `STATS`; others have none
 STRATEGIES: dict[str, dict[str, Any]] = {
     **{name: {"strategy": name} for name in strategy_names()},
     "agent, oscillating": {"schedule": "oscillating", "low": 0.2, "high": 0.6},
     "agent, paper": {"preset": "paper"},
+    **{f"{name}, native": {"strategy": name, "options": {"native": True}} for name in ("infobatch", "afss")},
     "own": {"strategy": "test_report:First"},
+    "own, unlike": {"strategy": "test_report:Unlike"},
 }
 
 
@@ -50,7 +62,7 @@ def report_of(folder: Path, full_images: int | None = None, batch: int = 1, **se
     files = [folder / f"{i:02d}.png" for i in range(SAMPLES)]
     for i, file in enumerate(files):
         Image.new("L", (8, 8), 6 * i).save(file)
-    selector = Selector(SAMPLES, PASSES, batch=batch, **{"ratio": 0.4, **settings})
+    selector = Selector(SAMPLES, PASSES, batch=batch, applies_weights=True, **{"ratio": 0.4, **settings})
     return Report(folder, selector, [str(file) for file in files], True, full_images)
 
 
@@ -101,9 +113,7 @@ def test_the_columns_are_those_that_the_strategy_has_in_every_pass(tmp_path: Pat
     rows = passes(report_of(tmp_path, **STRATEGIES[strategy]), range(PASSES))
     assert all(list(row) == list(rows[0]) for row in rows)
     assert all(any(math.isfinite(row[name]) for row in rows) for name in rows[0])
-    expected = {"agent": 3, "own": 1}.get(strategy.partition(",")[0])
-    if expected is not None or strategy in ("random", "loss", "entropy", "full"):
-        assert len({name.removeprefix("agent/") for name in rows[0]} & set(STATS)) == (expected or 0)
+    assert len({name.removeprefix("agent/") for name in rows[0]} & set(STATS)) == FIGURES.get(strategy, 0)
 
 
 # The end ------------------------------------------------------------------------------------------------------------
@@ -249,11 +259,24 @@ def test_the_panel_goes_to_the_log(
     assert caplog.text == "" and capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("strategy", ["agent", "random", "loss", "entropy", "infobatch", "full"])
+@pytest.mark.parametrize("strategy", strategy_names())
 def test_a_preset_is_named_where_the_strategy_has_one(tmp_path: Path, strategy: str) -> None:
-    assert "paper" not in report_of(tmp_path, strategy=strategy).panel()
-    with suppress(ConfigError):  # or such settings are refused
-        assert ("paper" in report_of(tmp_path, strategy=strategy, preset="paper").panel()) == (strategy == "agent")
+    assert "(" not in report_of(tmp_path, strategy=strategy).panel().splitlines()[0]
+    for preset in strategy_class(strategy).presets[1:]:
+        assert f"{strategy} ({preset})" in report_of(tmp_path, strategy=strategy, preset=preset).panel()
+
+
+@pytest.mark.parametrize("strategy", ["infobatch", "afss"])
+def test_no_budget_is_promised_where_the_rule_decides_it(tmp_path: Path, strategy: str) -> None:
+    """Nor the ratio, which the rule does not read; how many passes are full the schedule still says."""
+    panel = report_of(tmp_path, strategy=strategy, options={"native": True}).panel()
+    assert (
+        "budget    follows from the strategy's rule" in panel and "in 2 of 6 passes, in the others as many as" in panel
+    )
+    assert "%" not in panel and "ratio" not in panel and "saves" not in panel
+    made = whole_run(tmp_path, strategy=strategy, options={"native": True})
+    images = sum(row["selected"] for row in made.selector.history)
+    assert f"trained on {images:.0f} of the {SAMPLES * PASSES} images" in made.closing(5)
 
 
 def test_the_time_of_full_data_is_told_where_it_says_something(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Segmentation under faults: kills, broken files, other data and models, NaN, Ctrl-C, many passes."""
 
 import gc
-import itertools
 import json
 import os
 import random
@@ -10,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -296,21 +294,21 @@ def test_ctrl_c_says_how_to_go_on(scenes: Path, tmp_path: Path, capsys: Any) -> 
 
 @HOOKS.register_module(force=True)
 class Gauge(Hook):
-    """Notes open files, live tensors and time at each pass's end."""
+    """Notes open files and live tensors at each pass's end."""
 
     priority = "LOWEST"
 
     def __init__(self) -> None:
-        self.rows: list[tuple[int, int, float]] = []
+        self.rows: list[tuple[int, int]] = []
 
     def after_train_epoch(self, runner: Any) -> None:
         gc.collect()
         tensors = sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
-        self.rows.append((len(os.listdir("/proc/self/fd")), tensors, time.process_time()))
+        self.rows.append((len(os.listdir("/proc/self/fd")), tensors))
 
 
 def test_files_and_memory_stay_flat_over_many_passes(scenes: Path, tmp_path: Path) -> None:
-    """Fourteen passes with a checkpoint each: no open file, tensor or time more at the end than early on."""
+    """Fourteen passes with a checkpoint each: no open file or tensor more at the end than early on."""
     passes = 14
     options = {
         **EPOCHS, **TINY, "train_cfg.max_epochs": passes, "train_cfg.val_interval": 100, "agent__ratio": 0.2,
@@ -320,11 +318,9 @@ def test_files_and_memory_stay_flat_over_many_passes(scenes: Path, tmp_path: Pat
     config.custom_hooks = [*config.custom_hooks, {"type": "Gauge"}]
     runner, _ = fit(config)
     rows = next(hook for hook in runner.hooks if isinstance(hook, Gauge)).rows
-    files, tensors, seconds = zip(*rows[4:-1], strict=True)  # the first passes fill what is kept, the last is full
+    files, tensors = zip(*rows[4:-1], strict=True)  # the first passes fill what is kept, the last is full
     assert len(rows) == passes and len(set(files)) == 1
     assert max(tensors) - min(tensors[:3]) <= 4, tensors
-    steps = [b - a for a, b in itertools.pairwise(seconds)]
-    assert sum(steps[-4:]) < 1.5 * sum(steps[:4]), steps
 
 
 def test_one_checkpoint_hook_of_the_users_own_backend_is_left_alone(scenes: Path, tmp_path: Path) -> None:
