@@ -1,5 +1,7 @@
 """Set-up on every Python that pyproject.toml names: what the constraints pin, as far as it can be seen offline."""
 
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
@@ -68,7 +70,7 @@ def test_the_pythons_are_those_of_the_readme_and_the_linters() -> None:
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
     assert tools["mypy"]["python_version"] == PYTHONS[0], "mypy refuses what a later standard library has"
     assert tools["ruff"]["target-version"] == "py" + PYTHONS[0].replace(".", "")
-    assert all(python in (ROOT / ".ci/run").read_text(encoding="utf-8") for python in PYTHONS)
+    assert all(python in (ROOT / ".ci/pythons").read_text(encoding="utf-8") for python in PYTHONS)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -108,3 +110,37 @@ def test_no_pin_ties_torch_to_one_build() -> None:
     assert all(part.operator == ">=" for part in Requirement(torch).specifier), (
         "a cap would bring a torch of another build"
     )
+
+
+NO_PYTHON = "exit 127"  # a shim of pyenv
+NO_VENV = '[ "$1" = -c ] && echo {version}'  # as Debian's without python3-venv
+NO_PIP = (
+    'if [ "$1" = -c ]; then echo {version}; else mkdir -p "$3/bin"; fi'  # or built without a library that pip needs
+)
+WORKS = """if [ "$1" = -c ]; then echo {version}; exit; fi
+mkdir -p "$3/bin"; printf '#!/bin/sh\\n' > "$3/bin/python"; chmod +x "$3/bin/python" """
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ((NO_PYTHON, NO_VENV, NO_PIP, WORKS), ["3.13"]),
+        ((WORKS, WORKS, WORKS, NO_PIP), ["3.10", "3.12"]),
+        ((NO_VENV, WORKS, WORKS, NO_PYTHON), ["3.11", "3.12"]),
+        ((NO_PYTHON, NO_VENV, NO_PIP, NO_PIP), []),
+        ((), []),
+    ],
+)
+def test_ci_takes_the_lowest_and_the_highest_python_that_work(
+    tmp_path: Path, kinds: tuple[str, ...], expected: list[str]
+) -> None:
+    """One that is installed and cannot make an environment is passed over, and does not fail the run."""
+    for tool in ("bash", "chmod", "mkdir", "mktemp", "rm", "uniq"):
+        (tmp_path / tool).symlink_to(str(shutil.which(tool)))
+    for version, kind in zip(PYTHONS, kinds, strict=False):
+        file = tmp_path / f"python{version}"
+        file.write_text(f"#!/bin/sh\n{kind.format(version=version)}\n")
+        file.chmod(0o755)
+    environment = {"PATH": str(tmp_path), "PYENV_ROOT": str(tmp_path / "none"), "HOME": str(tmp_path)}
+    done = subprocess.run(["bash", ROOT / ".ci/pythons"], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{version} {tmp_path / f'python{version}'}" for version in expected]
