@@ -11,6 +11,7 @@ from rich.console import Console
 
 from det_seg_agent.files import printable, write_json
 from det_seg_agent.plots import plot_run
+from det_seg_agent.schedule import is_full
 from det_seg_agent.selector import PassReport, Selector
 from det_seg_agent.sheets import contact_sheets
 from det_seg_agent.trace import Trace, read_passes
@@ -72,9 +73,10 @@ class Report:
             each = f"each pass until {self.until}" if self.until else f"each of {passes} passes"
             return f"strategy  {name}\nimages    {total} in {each}, nothing is saved"
         if not self.selector.strategy.fixed_budget:
+            full = sum(is_full(s.ratio_at(p, passes)) for p in range(passes))
             return (
                 f"strategy  {name}\n"
-                f"images    {total} in the first and last passes, in the others as many as the rule selects\n"
+                f"images    {total} in {full} of {passes} passes, in the others as many as the rule selects\n"
                 "budget    follows from the strategy's rule: metrics.json has it at the end"
             )
         if self.until:

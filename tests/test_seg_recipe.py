@@ -319,15 +319,20 @@ def test_unknown_counts_of_hooks_are_named_in_one_line() -> None:
 def test_a_whole_config_is_scaled_as_the_loop_does_it() -> None:
     config = ConfigDict(
         train_cfg={
-            "type": "AgentIterLoop", "max_iters": 2e2, "val_interval": 50.0, "val_begin": 100,
+            "type": "AgentIterLoop",
+            "max_iters": 2e2,
+            "val_interval": 50.0,
+            "val_begin": 100,
             "dynamic_intervals": [(150, 10)],
         },
         param_scheduler=SCHEDULES["warm-up"],
         default_hooks={"checkpoint": HOOK_CASES["checkpoints"][0], "logger": {"type": "LoggerHook"}, "timer": None},
         custom_hooks=[
-            {"type": "AgentHook"}, {"type": "EMAHook", "begin_iter": 100}, {"type": "Unfreeze", "at_iter": 9},
-        ],  # fmt: skip
-    )  # fmt: skip
+            {"type": "AgentHook"},
+            {"type": "EMAHook", "begin_iter": 100},
+            {"type": "Unfreeze", "at_iter": 9},
+        ],
+    )
     text = shorten(config, 82)
     assert config.train_cfg == {
         "type": "AgentIterLoop", "max_iters": 82, "val_interval": 21, "val_begin": 41, "dynamic_intervals": [(62, 5)],
