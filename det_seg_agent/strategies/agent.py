@@ -166,8 +166,8 @@ class Agent(Strategy):
     @classmethod
     def resolved(cls, options: Any, preset: str) -> Any:
         """Return the options in force: preset=paper has other defaults."""
-        defaults = AgentOptions(**(PAPER if preset == "paper" else {}))
-        options = AgentOptions(**{**defaults.model_dump(), **options.model_dump(exclude_unset=True)})
+        defaults = cls.Options(**(PAPER if preset == "paper" else {}))
+        options = cls.Options(**{**defaults.model_dump(), **options.model_dump(exclude_unset=True)})
         refuse_inert(options, defaults, inert_options(options))
         return options
 
