@@ -215,5 +215,5 @@ def test_images_match_by_the_end_of_their_path() -> None:
         "/x/b/1.jpg": 2,
         "/x/3.jpg": 3,
     }
-    with pytest.raises(ConfigError, match=r"/x/1\.jpg"):
-        match_images(images, ["/x/1.jpg"], "x")
+    with pytest.raises(ConfigError, match=r"\(x/1\.jpg\)"):
+        match_images(images, ["/data/x/1.jpg"], "x")

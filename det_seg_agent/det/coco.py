@@ -139,9 +139,10 @@ def match_images(images: list[dict[str, Any]], files: list[str], source: Any) ->
         else:
             ids[file], taken[found] = found, file
     if unknown:
+        some = ", ".join("/".join(Path(file).parts[-2:]) for file in unknown[:2])
         raise ConfigError(
-            f"{source}: {len(unknown)} of {len(ids) + len(unknown)} validation images are not in it "
-            f"({', '.join(unknown[:2])}); give the set's own JSON."
+            f"{source}: {len(unknown)} of {len(ids) + len(unknown)} validation images are not in it ({some}); "
+            "give the set's own JSON."
         )
     return ids
 
