@@ -9,7 +9,7 @@ import torch
 from adapters import ADAPTERS
 
 from det_seg_agent import ConfigError, StateError
-from det_seg_agent.trace import read
+from det_seg_agent.reporting.trace import read
 
 RATIO = {"ratio": 0.4}
 

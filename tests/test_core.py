@@ -20,7 +20,7 @@ from det_seg_agent.strategies import Agent, Request, strategy_names
 from det_seg_agent.strategies.agent import AgentOptions, Rows
 from det_seg_agent.sums import Drift, SampleSignals, SampleSums
 from det_seg_agent.table import ScoreTable
-from det_seg_agent.trace import Trace, read
+from det_seg_agent.reporting.trace import Trace, read
 from det_seg_agent.turns import Turns, rates
 
 STRATEGIES = [(name, "default") for name in strategy_names()] + [("agent", "paper")]
@@ -48,7 +48,7 @@ def run(selector: Selector, passes: range, n: int = 120) -> list[torch.Tensor]:
 
 def test_the_core_imports_no_toolbox() -> None:
     code = (
-        "import sys, det_seg_agent, det_seg_agent.report, det_seg_agent.scenes;"
+        "import sys, det_seg_agent, det_seg_agent.reporting.report, det_seg_agent.scenes;"
         "sys.exit(any(m.split('.')[0] in ('ultralytics', 'mmengine', 'mmseg', 'mmcv') for m in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -28,7 +28,7 @@ from det_seg_agent.det.criterion import SignalCriterion
 from det_seg_agent.det.dataset import IndexedDataset, seed_process
 from det_seg_agent.det.loader import SelectionLoader
 from det_seg_agent.det.trainer import AgentDetectionTrainer
-from det_seg_agent.trace import read
+from det_seg_agent.reporting.trace import read
 
 
 @pytest.fixture(scope="module")

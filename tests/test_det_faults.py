@@ -21,7 +21,7 @@ from ultralytics import YOLO
 
 from det_seg_agent import ConfigError, Selector, StateError
 from det_seg_agent.det.trainer import AgentDetectionTrainer
-from det_seg_agent.trace import read
+from det_seg_agent.reporting.trace import read
 
 # How often each moment comes, before the last epoch's checkpoint: batches of 8 of 48, 19, 19 and 48 images.
 MOMENTS = {"batch": 18, "last": 3, "state": 6, "trace": 4, "replace": 17, "replaced": 17}

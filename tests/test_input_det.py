@@ -18,7 +18,7 @@ from documented import check_case
 from PIL import Image
 
 from det_seg_agent.det.cli import main
-from det_seg_agent.trace import read
+from det_seg_agent.reporting.trace import read
 
 Words = dict[str, Any]
 

@@ -15,7 +15,7 @@ from PIL import Image
 from seg_runs import CONFIG
 
 from det_seg_agent.seg.cli import main
-from det_seg_agent.trace import read
+from det_seg_agent.reporting.trace import read
 
 Words = dict[str, Any]
 NUMBER = itertools.count()

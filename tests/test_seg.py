@@ -24,7 +24,7 @@ from det_seg_agent.seg import compat
 from det_seg_agent.seg.cli import main
 from det_seg_agent.seg.index import SampleIndex, image_paths
 from det_seg_agent.seg.signals import SignalTap, image_signals
-from det_seg_agent.trace import read
+from det_seg_agent.reporting.trace import read
 
 FULL = {"agent__strategy": "full"}
 LOOPS = {"epochs": EPOCHS, "iterations": ITERS}

@@ -25,7 +25,7 @@ from det_seg_agent import ConfigError
 from det_seg_agent.seg.files import missing, refuse_lost
 from det_seg_agent.seg.index import first_double, image_paths
 from det_seg_agent.seg.masks import MaskError, Masks, limits_of
-from det_seg_agent.trace import read
+from det_seg_agent.reporting.trace import read
 
 LOAD = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]
 CROP = {"type": "CenterCrop", "crop_size": (16, 16)}

@@ -15,7 +15,7 @@ from same import equal
 from seg_runs import TINY, fit
 
 from det_seg_agent import StateError
-from det_seg_agent.trace import read
+from det_seg_agent.reporting.trace import read
 
 Ranks = list[dict[str, dict[str, Any]]]
 

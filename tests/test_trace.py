@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from det_seg_agent.table import ScoreTable
-from det_seg_agent.trace import Trace, read, read_passes, rounded
+from det_seg_agent.reporting.trace import Trace, read, read_passes, rounded
 
 
 def table_of(rows: int, pass_index: int, seen: list[int]) -> ScoreTable:

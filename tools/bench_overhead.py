@@ -17,7 +17,7 @@ import torch
 
 from det_seg_agent import Selector
 from det_seg_agent.scenes import write_scenes
-from det_seg_agent.trace import Trace
+from det_seg_agent.reporting.trace import Trace
 
 
 def timed(function: Callable[..., Any], *arguments: Any) -> float:

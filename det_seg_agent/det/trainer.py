@@ -34,7 +34,7 @@ from det_seg_agent.det.resume import (
 from det_seg_agent.det.settings import DetSettings, from_environment, in_environment
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.fingerprint import packed, refuse_other_samples
-from det_seg_agent.report import Report
+from det_seg_agent.reporting.report import Report
 from det_seg_agent.selector import Selector
 from det_seg_agent.settings import parse, refuse_changes
 from det_seg_agent.strategies import strategy_class

@@ -10,7 +10,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop
 
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.report import Report
+from det_seg_agent.reporting.report import Report
 from det_seg_agent.seeding import random_state, set_random_state
 from det_seg_agent.seg.checkpoints import bare, checkpoint_due, choose_checkpoint, write_whole
 from det_seg_agent.seg.checks import refuse_trained

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from det_seg_agent.distributed import gather_objects
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.report import Report
+from det_seg_agent.reporting.report import Report
 from det_seg_agent.schedule import is_full
 from det_seg_agent.seeding import random_state, set_random_state
 from det_seg_agent.seg.checkpoints import bare
