@@ -29,7 +29,7 @@ MISSING = {
 def test_a_missing_package_is_named_with_its_command(extra: str) -> None:
     """On import, by the command line with status 2, and before any of the toolbox is imported."""
     code = f"""import sys
-from det_seg_agent import cli
+from det_seg_agent.hosts import commands as cli
 for name in {list(MISSING[extra])!r}:
     sys.modules[name] = None
     print(cli.train_{extra}(), flush=True)
@@ -78,5 +78,5 @@ for extra, _, version in {VERSIONS!r}:
 
 def test_the_core_needs_no_toolbox() -> None:
     blocked = ("ultralytics", "mmengine", "mmcv", "mmseg", "pycocotools", "cv2")
-    code = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); import det_seg_agent, det_seg_agent.versions"
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); import det_seg_agent, det_seg_agent.hosts.versions"
     assert python(code).returncode == 0

@@ -2,7 +2,7 @@
 
 import sys
 
-from det_seg_agent.cli import train_det
+from det_seg_agent.hosts.commands import train_det
 
 if __name__ == "__main__":
     sys.exit(train_det())

@@ -2,7 +2,7 @@
 
 import sys
 
-from det_seg_agent.cli import train_seg
+from det_seg_agent.hosts.commands import train_seg
 
 if __name__ == "__main__":
     sys.exit(train_seg())

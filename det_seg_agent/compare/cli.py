@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from det_seg_agent.cli import guarded
+from det_seg_agent.hosts.commands import guarded
 from det_seg_agent.compare.cells import Cell
 from det_seg_agent.compare.matrix import read
 from det_seg_agent.compare.page import missing_cells, page, print_tables, write_page

@@ -1,5 +1,5 @@
 """The Ultralytics adapter."""
 
-from det_seg_agent.versions import check_hosts
+from det_seg_agent.hosts.versions import check_hosts
 
 check_hosts("det")

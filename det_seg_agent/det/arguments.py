@@ -3,7 +3,7 @@
 import datetime
 from typing import Any
 
-from det_seg_agent.cli import one_line
+from det_seg_agent.hosts.commands import one_line
 from det_seg_agent.det.settings import DetSettings
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.settings import unknown_key

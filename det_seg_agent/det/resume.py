@@ -18,7 +18,7 @@ import torch
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from det_seg_agent.cli import one_line
+from det_seg_agent.hosts.commands import one_line
 from det_seg_agent.errors import LIMIT, ConfigError, StateError
 from det_seg_agent.files import replacing
 

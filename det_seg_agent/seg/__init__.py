@@ -1,6 +1,6 @@
 """The MMEngine / MMSegmentation adapter; importing it registers `AgentHook`, `AgentSampler` and the two loops."""
 
-from det_seg_agent.versions import check_hosts
+from det_seg_agent.hosts.versions import check_hosts
 
 check_hosts("seg")
 
