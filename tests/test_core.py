@@ -21,7 +21,7 @@ from det_seg_agent.strategies.agent import AgentOptions, Rows
 from det_seg_agent.sums import Drift, SampleSignals, SampleSums
 from det_seg_agent.table import ScoreTable
 from det_seg_agent.reporting.trace import Trace, read
-from det_seg_agent.turns import Turns, rates
+from det_seg_agent.strategies.round_robin import Turns, rates
 
 STRATEGIES = [(name, "default") for name in strategy_names()] + [("agent", "paper")]
 

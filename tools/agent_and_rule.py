@@ -23,7 +23,7 @@ from det_seg_agent.rewards import quality, ranks
 from det_seg_agent.scenes import write_scenes
 from det_seg_agent.strategies import Agent
 from det_seg_agent.sums import SampleSignals
-from det_seg_agent.turns import Turns
+from det_seg_agent.strategies.round_robin import Turns
 
 RECIPES = Path(__file__).parents[1] / "configs/compare/scenes.yaml"
 ROWS: list[dict[str, float]] = []

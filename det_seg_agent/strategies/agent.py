@@ -16,7 +16,7 @@ from det_seg_agent.signals import Signals
 from det_seg_agent.strategies.base import Request, Selection, Strategy, refuse_inert, register
 from det_seg_agent.strategies.simple import top
 from det_seg_agent.sums import SampleSignals
-from det_seg_agent.turns import Turns
+from det_seg_agent.strategies.round_robin import Turns
 
 ROWS = 4096  # samples that the policy scores at a time: they fit a processor's cache
 

@@ -10,7 +10,7 @@ from det_seg_agent.rewards import quality, ranks
 from det_seg_agent.seeding import generator
 from det_seg_agent.strategies.base import Request, Selection, Strategy, register
 from det_seg_agent.sums import SampleSignals
-from det_seg_agent.turns import Turns
+from det_seg_agent.strategies.round_robin import Turns
 
 
 @register("even")
