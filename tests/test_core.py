@@ -276,7 +276,7 @@ def test_a_users_own_strategy_joins_from_outside() -> None:
 
     selector = Selector(10, 4, strategy="first_ones", ratio=0.3)
     assert selector.begin_pass(1).indices.tolist() == [0, 1, 2]
-    selector = Selector(10, 4, strategy="det_seg_agent.strategies.simple:Random", ratio=0.3)
+    selector = Selector(10, 4, strategy="det_seg_agent.strategies.baselines:Random", ratio=0.3)
     assert len(selector.begin_pass(1)) == 3
 
 

@@ -14,7 +14,7 @@ from det_seg_agent.strategies.base import (
 )
 from det_seg_agent.strategies.infobatch import InfoBatch
 from det_seg_agent.strategies.quality import Even, Quality
-from det_seg_agent.strategies.simple import Full, Random, TopEntropy, TopLoss
+from det_seg_agent.strategies.baselines import Full, Random, TopEntropy, TopLoss
 
 __all__ = [
     "Afss",

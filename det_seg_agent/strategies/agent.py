@@ -14,7 +14,7 @@ from det_seg_agent.rewards import RunningNorm, paper_difficulty, quality, ranks,
 from det_seg_agent.seeding import derive_seed, generator
 from det_seg_agent.signals import Signals
 from det_seg_agent.strategies.base import Request, Selection, Strategy, refuse_inert, register
-from det_seg_agent.strategies.simple import top
+from det_seg_agent.strategies.baselines import top
 from det_seg_agent.sums import SampleSignals
 from det_seg_agent.strategies.round_robin import Turns
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from det_seg_agent.seeding import generator
-from det_seg_agent.strategies.simple import top
+from det_seg_agent.strategies.baselines import top
 
 UNSEEN = 1024.0  # passes that a sample which was never seen is more due than any other
 GOLDEN = (5**0.5 - 1) / 2
