@@ -14,7 +14,7 @@ from det_seg_agent.compare.page import page
 from det_seg_agent.compare.results import Row, front, rows_of
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.schedule import Schedule
-from det_seg_agent.strategies.agent import Agent, AgentOptions
+from det_seg_agent.strategies.data_agent.agent import Agent, AgentOptions
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -1,7 +1,7 @@
 """The strategies; importing this package registers them."""
 
 from det_seg_agent.strategies.afss import Afss
-from det_seg_agent.strategies.agent import Agent
+from det_seg_agent.strategies.data_agent.agent import Agent
 from det_seg_agent.strategies.base import (
     NoOptions,
     Request,

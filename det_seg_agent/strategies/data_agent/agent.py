@@ -7,10 +7,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from det_seg_agent.levels import ENTROPY, Levels
-from det_seg_agent.policy import BetaPolicy
-from det_seg_agent.ppo import Ppo, PpoConfig, gae
-from det_seg_agent.rewards import RunningNorm, paper_difficulty, quality, ranks, reward
+from det_seg_agent.strategies.data_agent.levels import ENTROPY, Levels
+from det_seg_agent.strategies.data_agent.policy import BetaPolicy
+from det_seg_agent.strategies.data_agent.ppo import Ppo, PpoConfig, gae
+from det_seg_agent.strategies.data_agent.reward import RunningNorm, paper_difficulty, quality, ranks, reward
 from det_seg_agent.seeding import derive_seed, generator
 from det_seg_agent.signals import Signals
 from det_seg_agent.strategies.base import Request, Selection, Strategy, refuse_inert, register

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from det_seg_agent.policy import BetaPolicy
+from det_seg_agent.strategies.data_agent.policy import BetaPolicy
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from det_seg_agent.rewards import robust_scale
+from det_seg_agent.strategies.data_agent.reward import robust_scale
 from det_seg_agent.sums import SampleSignals
 
 LOSS, ENTROPY, INSUFFICIENCY = range(3)
