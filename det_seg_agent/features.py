@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from det_seg_agent.distributed import one_thread
+from det_seg_agent.ranks import one_thread
 from det_seg_agent.errors import StateError
 from det_seg_agent.seeding import generator
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from det_seg_agent.distributed import decide, gather_objects, gather_rows, one_thread, refuse_unlike, world
+from det_seg_agent.ranks import decide, gather_objects, gather_rows, one_thread, refuse_unlike, world
 from det_seg_agent.errors import ConfigError, StateError
 from det_seg_agent.features import Projector
 from det_seg_agent.fingerprint import digest, packed, refuse_other_samples

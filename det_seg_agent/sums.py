@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from det_seg_agent.distributed import gather_objects, gather_rows
+from det_seg_agent.ranks import gather_objects, gather_rows
 from det_seg_agent.features import BLOCK, FeatureStore
 from det_seg_agent.signals import Signals, join
 

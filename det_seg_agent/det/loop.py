@@ -9,7 +9,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from det_seg_agent.det.dataset import seed_process
 from det_seg_agent.det.loader import NEVER, set_progress_total, shown_samples
 from det_seg_agent.det.resume import find_state, restore_training
-from det_seg_agent.distributed import gather_objects
+from det_seg_agent.ranks import gather_objects
 from det_seg_agent.reporting.report import Report
 from det_seg_agent.selector import Selector
 
