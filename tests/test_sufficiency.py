@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from det_seg_agent import Selector
-from det_seg_agent.det.sufficiency import sufficiency as of_boxes
+from det_seg_agent.det.losses.sufficiency import sufficiency as of_boxes
 from det_seg_agent.seg.sufficiency import pixel_counts
 from det_seg_agent.seg.sufficiency import sufficiency as of_pixels
 

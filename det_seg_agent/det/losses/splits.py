@@ -21,8 +21,8 @@ from ultralytics.utils.loss import (
     v8SegmentationLoss,
 )
 
-from det_seg_agent.det.measures import entropy_of, pooled, softmax_entropy
-from det_seg_agent.det.parts import (
+from det_seg_agent.det.losses.measures import entropy_of, pooled, softmax_entropy
+from det_seg_agent.det.losses.parts import (
     BatchState,
     ImageAngles,
     ImageBboxLoss,
@@ -34,8 +34,8 @@ from det_seg_agent.det.parts import (
     ImageRotatedBboxLoss,
     ImageVisibility,
 )
-from det_seg_agent.det.rtdetr import QueryTerms
-from det_seg_agent.det.semantic import PixelTerms
+from det_seg_agent.det.losses.rtdetr import QueryTerms
+from det_seg_agent.det.losses.semantic import PixelTerms
 from det_seg_agent.errors import ConfigError
 
 
