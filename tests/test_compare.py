@@ -11,7 +11,7 @@ from det_seg_agent.compare.cells import AGREE, CONTROLS, EVEN, FULL, QUALITY, RA
 from det_seg_agent.compare.cli import main
 from det_seg_agent.compare.matrix import read
 from det_seg_agent.compare.page import page
-from det_seg_agent.compare.results import Row, front, rows_of
+from det_seg_agent.compare.rows import Row, front, rows_of
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.schedule import Schedule
 from det_seg_agent.strategies.data_agent.agent import Agent, AgentOptions

@@ -11,7 +11,7 @@ from det_seg_agent.hosts.commands import guarded
 from det_seg_agent.compare.cells import Cell
 from det_seg_agent.compare.matrix import read
 from det_seg_agent.compare.page import missing_cells, page, print_tables, write_page
-from det_seg_agent.compare.run import Runner, span
+from det_seg_agent.compare.pool import Runner, span
 from det_seg_agent.compare.store import alone
 from det_seg_agent.errors import ConfigError
 

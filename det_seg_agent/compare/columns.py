@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from det_seg_agent.compare.cells import CONTROLS, SHORT
-from det_seg_agent.compare.results import Row, spread
+from det_seg_agent.compare.rows import Row, spread
 
 NONE = "\N{EN DASH}"
 OTHER_SEEDS, OLDER = "\N{DAGGER}", "\N{DOUBLE DAGGER}"

@@ -21,7 +21,7 @@ from det_seg_agent.compare.columns import (
     selection_columns,
 )
 from det_seg_agent.compare.plots import learning_curves, quality_over_cost
-from det_seg_agent.compare.results import Finished, Row, front, rows_of, seeds_compared
+from det_seg_agent.compare.rows import Finished, Row, front, rows_of, seeds_compared
 from det_seg_agent.files import replacing
 
 UNITS = {"detection": "AP", "segmentation": "mIoU"}

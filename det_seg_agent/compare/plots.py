@@ -14,7 +14,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from det_seg_agent.compare.cells import EVEN, FULL, QUALITY, RANDOM, SHORT
-from det_seg_agent.compare.results import Row, front, spread
+from det_seg_agent.compare.rows import Row, front, spread
 
 MARKERS = "sDv^<>Pp*hX8d"
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)), (0, (3, 1)))
