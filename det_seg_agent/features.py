@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from det_seg_agent.ranks import one_thread
 from det_seg_agent.errors import StateError
+from det_seg_agent.ranks import one_thread
 from det_seg_agent.seeding import generator
 
 BLOCK = 65536  # rows that are worked on at a time

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from det_seg_agent.ranks import decide, gather_objects, gather_rows, one_thread, refuse_unlike, world
 from det_seg_agent.errors import ConfigError, StateError
 from det_seg_agent.features import Projector
 from det_seg_agent.fingerprint import digest, packed, refuse_other_samples
+from det_seg_agent.ranks import decide, gather_objects, gather_rows, one_thread, refuse_unlike, world
 from det_seg_agent.sampler import SelectionSampler
 from det_seg_agent.schedule import Schedule, is_full
 from det_seg_agent.settings import Settings, parse

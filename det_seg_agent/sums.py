@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from det_seg_agent.ranks import gather_objects, gather_rows
 from det_seg_agent.features import BLOCK, FeatureStore
+from det_seg_agent.ranks import gather_objects, gather_rows
 from det_seg_agent.signals import Signals, join
 
 NEIGHBOURS = 32  # images before and after one that it is compared with

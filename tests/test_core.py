@@ -11,17 +11,25 @@ import torch
 from det_seg_agent import Selection, SelectionSampler, Selector, Strategy, register
 from det_seg_agent.errors import StateError
 from det_seg_agent.features import Projector
-from det_seg_agent.strategies.data_agent.levels import Levels
-from det_seg_agent.strategies.data_agent.ppo import gae
-from det_seg_agent.strategies.data_agent.reward import RunningNorm, balance, paper_difficulty, quality, ranks, reward, robust_scale
+from det_seg_agent.reporting.trace import Trace, read
 from det_seg_agent.schedule import Schedule
 from det_seg_agent.signals import SignalBuffer
 from det_seg_agent.strategies import Agent, Request, strategy_names
 from det_seg_agent.strategies.data_agent.agent import AgentOptions, Rows
+from det_seg_agent.strategies.data_agent.levels import Levels
+from det_seg_agent.strategies.data_agent.ppo import gae
+from det_seg_agent.strategies.data_agent.reward import (
+    RunningNorm,
+    balance,
+    paper_difficulty,
+    quality,
+    ranks,
+    reward,
+    robust_scale,
+)
+from det_seg_agent.strategies.round_robin import Turns, rates
 from det_seg_agent.sums import Drift, SampleSignals, SampleSums
 from det_seg_agent.table import ScoreTable
-from det_seg_agent.reporting.trace import Trace, read
-from det_seg_agent.strategies.round_robin import Turns, rates
 
 STRATEGIES = [(name, "default") for name in strategy_names()] + [("agent", "paper")]
 

@@ -15,9 +15,9 @@ from det_seg_agent import Selector
 from det_seg_agent.det.settings import VARIABLE, DetSettings, from_environment, in_environment
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.features import FeatureStore, Projector
+from det_seg_agent.reporting.trace import read
 from det_seg_agent.signals import SignalBuffer
 from det_seg_agent.sums import Drift, SampleSums
-from det_seg_agent.reporting.trace import read
 
 SCRIPT = str(Path(__file__).with_name("ddp_det.py"))
 RUN_AGENT = {"ratio": 0.4, "final_full": 0}  # of ddp_det, which is not imported here: it changes torch for its process

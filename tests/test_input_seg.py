@@ -14,8 +14,8 @@ from documented import check_case
 from PIL import Image
 from seg_runs import CONFIG
 
-from det_seg_agent.seg.cli import main
 from det_seg_agent.reporting.trace import read
+from det_seg_agent.seg.cli import main
 
 Words = dict[str, Any]
 NUMBER = itertools.count()

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from det_seg_agent import Request, Selector
-from det_seg_agent.strategies.data_agent.reward import ranks
 from det_seg_agent.scenes import write_scenes
 from det_seg_agent.strategies import Agent
+from det_seg_agent.strategies.data_agent.reward import ranks
 from det_seg_agent.sums import NEIGHBOURS, Drift, SampleSignals, detrend
 
 SAMPLES, PASSES = 400, 6

@@ -13,8 +13,8 @@ from PIL import Image
 
 from det_seg_agent.reporting.plots import draw, plot_run
 from det_seg_agent.reporting.sheets import contact_sheets, order
-from det_seg_agent.table import ScoreTable
 from det_seg_agent.reporting.trace import Trace, read_passes
+from det_seg_agent.table import ScoreTable
 
 NAN = float("nan")
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from det_seg_agent import Selection, Selector, Strategy, report
 from det_seg_agent.reporting.report import STATS, Report
-from det_seg_agent.strategies import strategy_class, strategy_names
 from det_seg_agent.reporting.trace import read
+from det_seg_agent.strategies import strategy_class, strategy_names
 
 SAMPLES, PASSES = 40, 6
 PICTURES = ("agent.png", "most_selected.jpg", "least_selected.jpg")

@@ -22,9 +22,9 @@ from same import equal
 from seg_runs import CONFIG, EPOCHS, TINY, config_of, fit
 
 from det_seg_agent import ConfigError, SelectionSampler, StateError
+from det_seg_agent.reporting.trace import read
 from det_seg_agent.seg.checkpoints import WholeFiles
 from det_seg_agent.seg.cli import main
-from det_seg_agent.reporting.trace import read
 
 RUN = {
     **kill_seg.OPTIONS, "train_cfg.max_iters": 30, "default_hooks.checkpoint.max_keep_ckpts": 3,

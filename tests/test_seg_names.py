@@ -10,8 +10,8 @@ from PIL import Image
 from seg_runs import ITERS, TINY, config_of, fit, same_weights
 from test_input_seg import mask, picture, spoilt
 
-from det_seg_agent.seg.cli import main
 from det_seg_agent.reporting.trace import read
+from det_seg_agent.seg.cli import main
 
 NAME = os.fsdecode(b"d\xe9cran_%d.png")  # Latin-1, which Python keeps as a surrogate
 

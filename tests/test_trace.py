@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from det_seg_agent.table import ScoreTable
 from det_seg_agent.reporting.trace import Trace, read, read_passes, rounded
+from det_seg_agent.table import ScoreTable
 
 
 def table_of(rows: int, pass_index: int, seen: list[int]) -> ScoreTable:

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from det_seg_agent import Selector
-from det_seg_agent.scenes import write_scenes
 from det_seg_agent.reporting.trace import Trace
+from det_seg_agent.scenes import write_scenes
 
 
 def timed(function: Callable[..., Any], *arguments: Any) -> float:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from det_seg_agent.hosts.commands import guarded
 from det_seg_agent.compare.cells import Cell
 from det_seg_agent.compare.matrix import read
 from det_seg_agent.compare.page import missing_cells, page, print_tables, write_page
 from det_seg_agent.compare.pool import Runner, span
 from det_seg_agent.compare.store import alone
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.hosts.commands import guarded
 
 SCENES = Path(__file__).parents[2] / "configs/compare/scenes.yaml"
 

@@ -3,9 +3,9 @@
 import datetime
 from typing import Any
 
-from det_seg_agent.hosts.commands import one_line
 from det_seg_agent.det.settings import DetSettings
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.hosts.commands import one_line
 from det_seg_agent.settings import unknown_key
 
 # What the host takes beside its defaults (ultralytics 8.4.190): flags without a value, and keys without a default.

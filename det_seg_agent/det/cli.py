@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from det_seg_agent.hosts.commands import check_folder, guarded, input_errors, tidied
 from det_seg_agent.det.arguments import parse_arguments
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.hosts.commands import check_folder, guarded, input_errors, tidied
 from det_seg_agent.settings import parse
 
 USAGE = """usage: train_det.py [--config FILE.yaml] key=value ...

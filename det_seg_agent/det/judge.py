@@ -8,11 +8,11 @@ from typing import Any, Literal
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import LOGGER, RANK, YAML
 
-from det_seg_agent.hosts.commands import one_line
 from det_seg_agent.det.coco import MOST_DETECTIONS, coco_metrics, format_table, most_objects
 from det_seg_agent.det.keeping import keeping
 from det_seg_agent.det.truth import Truth, choose_json, load_truth
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.hosts.commands import one_line
 
 TASKS = ("detect", "segment")  # what pycocotools judges
 KINDS = {"bbox": "bbox", "segm": "segmentation"}  # its kind of evaluation -> key of an object

@@ -18,9 +18,9 @@ import torch
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from det_seg_agent.hosts.commands import one_line
 from det_seg_agent.errors import LIMIT, ConfigError, StateError
 from det_seg_agent.files import replacing
+from det_seg_agent.hosts.commands import one_line
 
 if TYPE_CHECKING:
     from det_seg_agent.det.trainer import AgentTrainerMixin

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from det_seg_agent.files import printable, write_json
 from det_seg_agent.reporting.plots import plot_run
-from det_seg_agent.schedule import is_full
-from det_seg_agent.selector import PassReport, Selector
 from det_seg_agent.reporting.sheets import contact_sheets
 from det_seg_agent.reporting.trace import Trace, read_passes
+from det_seg_agent.schedule import is_full
+from det_seg_agent.selector import PassReport, Selector
 
 STATS = ("balance", "reward", "policy_entropy")  # those of `PassReport`
 LONG_S = 60  # in shorter runs start-up and judging outweigh the time per image

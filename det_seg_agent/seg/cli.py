@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from det_seg_agent.hosts.commands import check_folder, guarded, input_errors, tidied
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.hosts.commands import check_folder, guarded, input_errors, tidied
 from det_seg_agent.seg.checks import check_config, use_amp
 
 

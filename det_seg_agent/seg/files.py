@@ -7,8 +7,8 @@ import mmcv.transforms
 import mmseg.datasets
 from mmengine.dist import is_main_process
 
-from det_seg_agent.ranks import gather_objects
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.ranks import gather_objects
 from det_seg_agent.seg.masks import leaves_of, steps_of
 
 STOCK = [loader._load_seg_map for loader in (mmcv.transforms.LoadAnnotations, mmseg.datasets.LoadAnnotations)]

@@ -11,8 +11,8 @@ import torch
 from mmcv.transforms import BaseTransform
 from torch import Tensor
 
-from det_seg_agent.ranks import gather_objects
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.ranks import gather_objects
 from det_seg_agent.seg.heads import heads_of, losses_of, refusal
 
 COMPOSED = (mmengine.dataset.Compose, mmcv.transforms.Compose)

@@ -7,8 +7,8 @@ from typing import Any
 from mmengine.dist import get_dist_info, get_world_size
 from torch import Tensor
 
-from det_seg_agent.ranks import gather_objects
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.ranks import gather_objects
 from det_seg_agent.reporting.report import Report
 from det_seg_agent.schedule import is_full
 from det_seg_agent.seeding import random_state, set_random_state

@@ -1,7 +1,6 @@
 """The strategies; importing this package registers them."""
 
 from det_seg_agent.strategies.afss import Afss
-from det_seg_agent.strategies.data_agent.agent import Agent
 from det_seg_agent.strategies.base import (
     NoOptions,
     Request,
@@ -12,9 +11,10 @@ from det_seg_agent.strategies.base import (
     strategy_class,
     strategy_names,
 )
+from det_seg_agent.strategies.baselines import Full, Random, TopEntropy, TopLoss
+from det_seg_agent.strategies.data_agent.agent import Agent
 from det_seg_agent.strategies.infobatch import InfoBatch
 from det_seg_agent.strategies.quality import Even, Quality
-from det_seg_agent.strategies.baselines import Full, Random, TopEntropy, TopLoss
 
 __all__ = [
     "Afss",

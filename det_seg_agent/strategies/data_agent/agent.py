@@ -7,16 +7,16 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from det_seg_agent.strategies.data_agent.levels import ENTROPY, Levels
-from det_seg_agent.strategies.data_agent.policy import BetaPolicy
-from det_seg_agent.strategies.data_agent.ppo import Ppo, PpoConfig, gae
-from det_seg_agent.strategies.data_agent.reward import RunningNorm, paper_difficulty, quality, ranks, reward
 from det_seg_agent.seeding import derive_seed, generator
 from det_seg_agent.signals import Signals
 from det_seg_agent.strategies.base import Request, Selection, Strategy, refuse_inert, register
 from det_seg_agent.strategies.baselines import top
-from det_seg_agent.sums import SampleSignals
+from det_seg_agent.strategies.data_agent.levels import ENTROPY, Levels
+from det_seg_agent.strategies.data_agent.policy import BetaPolicy
+from det_seg_agent.strategies.data_agent.ppo import Ppo, PpoConfig, gae
+from det_seg_agent.strategies.data_agent.reward import RunningNorm, paper_difficulty, quality, ranks, reward
 from det_seg_agent.strategies.round_robin import Turns
+from det_seg_agent.sums import SampleSignals
 
 ROWS = 4096  # samples that the policy scores at a time: they fit a processor's cache
 
