@@ -402,15 +402,20 @@ def test_a_stop_while_judging_costs_no_figures(learned: Path, root: Path, tmp_pa
     import threading
 
     host = {**TINY, "model": str(learned), "data": str(root / "data.yaml"), "epochs": 1, "project": str(tmp_path)}
-    pipe = val_json(root)
+    pipe, ends = val_json(root), []
+
+    def stop() -> None:
+        ends.append(os.open(pipe, os.O_WRONLY))  # waits for the reader, who then waits for what is never written
+        os.kill(os.getpid(), signal.SIGINT)
 
     def block(trainer: Any) -> None:
         pipe.unlink()
-        os.mkfifo(pipe)  # reading it waits
-        threading.Timer(3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        os.mkfifo(pipe)
+        threading.Thread(target=stop).start()
 
     with pytest.raises(KeyboardInterrupt):
         train({**host, "name": "run"}, {"val_json": str(pipe)}, {"on_train_end": block})
+    os.close(ends[0])
     result = json.loads((tmp_path / "run/metrics.json").read_text())
     assert "metrics/mAP50-95(B)" in result["host"] and result["images_trained"] == 12
 
