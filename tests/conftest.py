@@ -1,9 +1,12 @@
 """The real toolbox, isolated and offline."""
 
+import io
+import logging
 import os
 import signal
 import tempfile
 import threading
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("YOLO_OFFLINE", "1")
@@ -32,3 +35,12 @@ def data_yaml(scenes: Path) -> str:
     from det_seg_agent.det.convert import prepare_data
 
     return prepare_data(scenes)
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What Ultralytics' logger says."""
+    handler = logging.StreamHandler(io.StringIO())
+    logging.getLogger("ultralytics").addHandler(handler)
+    yield handler.stream
+    logging.getLogger("ultralytics").removeHandler(handler)

@@ -20,7 +20,7 @@ from det_seg_agent.compare.cli import main
 from det_seg_agent.compare.detection import Detection
 from det_seg_agent.compare.matrix import read
 from det_seg_agent.compare.store import Store
-from det_seg_agent.det import coco
+from det_seg_agent.det import judge
 
 TESTS = Path(__file__).parent
 TOOL = TESTS.parent / "tools/compare.py"
@@ -77,16 +77,17 @@ def test_cells_run_are_kept_and_run_again_when_they_change(tmp_path: Path, capsy
 
 
 def test_the_last_weights_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    judged = []
+    """The best ones would be chosen on the set that is reported; `test_det_judge.py` has what `weights` does."""
+    judged, stock = [], judge.judge
 
-    def note(weights: Path, *args: Any, **more: Any) -> Any:
-        judged.append(weights.name)
-        return {"bbox": dict.fromkeys(coco.NAMES, 0.25)}
+    def note(trainer: Any, weights: str) -> Any:
+        judged.append(weights)
+        return stock(trainer, weights)
 
-    monkeypatch.setattr(coco, "evaluate_kinds", note)
+    monkeypatch.setattr(judge, "judge", note)
     _, cells = read(write(tmp_path / "c.yaml"))
     outcome = Detection(cells[-1], tmp_path / "cell").train(calibrate=False)
-    assert judged == ["last.pt"] and outcome["quality"] == 25
+    assert judged == ["last"] and outcome["quality"] == outcome["metrics"]["AP"]
     assert len(outcome["curve"]["points"]) == 2 and outcome["curve"]["name"].startswith("mAP50-95")
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from det_runs import write_model
 from ultralytics import YOLO, cfg
-from ultralytics.utils import YAML, callbacks
+from ultralytics.utils import YAML
+from ultralytics.utils.callbacks import base
 
 from det_seg_agent.det.arguments import parse_arguments
 from det_seg_agent.det.cli import main, train
@@ -76,7 +77,7 @@ def both(
         raise Parsed(dict(vars(trainer.args)))
 
     event = "on_pretrain_routine_start"  # runs once the trainer has its arguments; every model starts with these lists
-    monkeypatch.setitem(callbacks.default_callbacks, event, [*callbacks.default_callbacks[event], stop])
+    monkeypatch.setitem(base.default_callbacks, event, [*base.default_callbacks[event], stop])
 
     def arguments(run: Callable[[list[str]], Any], words: list[str]) -> dict[str, Any] | None:
         try:

@@ -2,13 +2,13 @@
 
 import io
 import json
-import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from det_runs import TINY, write_model
 from head_runs import write_data, write_head
@@ -47,15 +47,6 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def root(tmp_path: Path) -> Path:
     """A folder of shapes of its own."""
     return write_shapes(tmp_path / "data").parent
-
-
-@pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    """What the host's logger says."""
-    handler = logging.StreamHandler(io.StringIO())
-    logging.getLogger("ultralytics").addHandler(handler)
-    yield handler.stream
-    logging.getLogger("ultralytics").removeHandler(handler)
 
 
 def val_json(root: Path) -> Path:
@@ -395,6 +386,23 @@ def test_judging_that_fails_costs_no_figures(learned: Path, root: Path, tmp_path
     assert "judging failed" in log.getvalue() and (tmp_path / "run/agent.yaml").is_file()
 
 
+def test_the_last_weights_are_judged_where_they_are_asked_for(learned: Path, root: Path, tmp_path: Path) -> None:
+    def spoil(trainer: Any) -> None:
+        checkpoint = torch.load(trainer.last, weights_only=False)
+        for values in checkpoint["model"].parameters():
+            values.data.zero_()
+        torch.save(checkpoint, trainer.last)
+
+    host = {**TINY, **STILL, "model": str(learned), "data": str(root / "data.yaml"), "epochs": 1, "lr0": 1e-6}
+    best, last = (
+        train({**host, "project": str(tmp_path), "name": which}, {}, {"on_train_end": spoil}, judged=which)  # type: ignore[arg-type]
+        for which in ("best", "last")
+    )
+    for found, ap in ((best["coco"]["AP"], best["host"]["metrics/mAP50-95(B)"]), (0, last["coco"]["AP"])):
+        assert found == pytest.approx(ap, abs=0.05)
+    assert best["coco"]["AP"] > 0.2 and last["host"]["metrics/mAP50-95(B)"] == 0
+
+
 def test_a_stop_while_judging_costs_no_figures(learned: Path, root: Path, tmp_path: Path) -> None:
     """Ctrl-C comes when the ground truth is read."""
     import os
@@ -402,15 +410,20 @@ def test_a_stop_while_judging_costs_no_figures(learned: Path, root: Path, tmp_pa
     import threading
 
     host = {**TINY, "model": str(learned), "data": str(root / "data.yaml"), "epochs": 1, "project": str(tmp_path)}
-    pipe = val_json(root)
+    pipe, ends = val_json(root), []
+
+    def stop() -> None:
+        ends.append(os.open(pipe, os.O_WRONLY))  # waits for the reader, who then waits for what is never written
+        os.kill(os.getpid(), signal.SIGINT)
 
     def block(trainer: Any) -> None:
         pipe.unlink()
-        os.mkfifo(pipe)  # reading it waits
-        threading.Timer(3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        os.mkfifo(pipe)
+        threading.Thread(target=stop).start()
 
     with pytest.raises(KeyboardInterrupt):
         train({**host, "name": "run"}, {"val_json": str(pipe)}, {"on_train_end": block})
+    os.close(ends[0])
     result = json.loads((tmp_path / "run/metrics.json").read_text())
     assert "metrics/mAP50-95(B)" in result["host"] and result["images_trained"] == 12
 

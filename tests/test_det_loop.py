@@ -1,5 +1,6 @@
 """What the host decides about its loop, under selections: time, early ends, shapes, batches and calibration."""
 
+import io
 import shutil
 import time
 from pathlib import Path
@@ -80,7 +81,7 @@ def until(estimates: list[int], stock: Any = SOME) -> Any:
 
 @pytest.mark.parametrize(("epochs", "estimates"), [(100, [6, 8, 8, 10, 9]), (2, [7]), (100, [20, 4])])
 def test_the_schedule_follows_the_epochs_that_time_allows(
-    model_yaml: str, data: str, tmp_path: Path, epochs: int, estimates: list[int], capsys: pytest.CaptureFixture[str]
+    model_yaml: str, data: str, tmp_path: Path, epochs: int, estimates: list[int], log: io.StringIO
 ) -> None:
     more = {**LOOP, "epochs": epochs, "time": 1}
     trainer = fit(model_yaml, data, tmp_path, "run", until(estimates), **more)
@@ -92,7 +93,7 @@ def test_the_schedule_follows_the_epochs_that_time_allows(
         assert row["selected"] == trainer.selector.settings.count_at(p, max(known, p + 1), IMAGES), p
     selected = [row["selected"] for row in trainer.selector.history]
     assert selected[0] == IMAGES and selected[-1] == IMAGES and min(selected) == 8
-    told = capsys.readouterr().out
+    told = log.getvalue()
     assert "until time=1 hours are over" in told and "saves" not in told, "no number of passes is promised"
 
 
