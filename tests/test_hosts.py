@@ -78,5 +78,6 @@ for extra, _, version in {VERSIONS!r}:
 
 def test_the_core_needs_no_toolbox() -> None:
     blocked = ("ultralytics", "mmengine", "mmcv", "mmseg", "pycocotools", "cv2")
-    code = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); import det_seg_agent, det_seg_agent.hosts.versions"
+    modules = "det_seg_agent, det_seg_agent.hosts.versions"
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); import {modules}"
     assert python(code).returncode == 0

@@ -19,7 +19,11 @@ from det_seg_agent.fingerprint import relative
 
 PACKAGE = Path(__file__).parents[1]
 ADAPTERS = {"detection": "det", "segmentation": "seg"}
-SHOWING = ("plots.py", "sheets.py", *(f"compare/{name}.py" for name in ("cli", "columns", "page", "plots", "results")))
+SHOWING = (
+    "reporting/plots.py",
+    "reporting/sheets.py",
+    *(f"compare/{name}.py" for name in ("cli", "columns", "page", "plots", "rows")),
+)
 HOSTS = {
     "detection": ("torch", "ultralytics", "pycocotools"),
     "segmentation": ("torch", "mmengine", "mmcv-lite", "mmcv", "mmsegmentation"),
