@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from ultralytics.utils.tal import RotatedTaskAlignedAssigner
 
-from det_seg_agent.det.losses.measures import FeatureTap
-from det_seg_agent.det.losses.splits import split_of
+from det_seg_agent.det.losses.base import FeatureTap
+from det_seg_agent.det.losses.registry import split_of
 from det_seg_agent.det.losses.sufficiency import SufficiencyTap
 
 OURS = ("credit_index", "credit_image", "credit_share", "loss_weight")

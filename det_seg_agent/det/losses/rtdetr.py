@@ -12,6 +12,33 @@ from torch.nn import functional as F
 from ultralytics.utils.loss import FocalLoss, VarifocalLoss
 from ultralytics.utils.metrics import bbox_iou
 
+from det_seg_agent.det.losses.base import Split, entropy_of
+
+
+class Queries(Split):
+    """`RTDETRDetectionLoss`."""
+
+    def __init__(self, stock: Any):
+        super().__init__(stock)
+        self.terms = QueryTerms(stock)
+
+    def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
+        """See `Split`."""
+        self.terms.begin(len(batch["gt_groups"]), weights)
+
+    def parts(self) -> Tensor:
+        """See `Split`; of the last decoder layer, as the host shows it."""
+        return self.terms.parts()
+
+    def total(self) -> Tensor:
+        """See `Split`; of all layers and the denoising queries."""
+        return self.terms.total
+
+    def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
+        """See `Split`; of the last decoder layer's queries."""
+        scores = preds[1][-1].transpose(1, 2)
+        return entropy_of(scores, self.terms.matched(scores.shape[2]))
+
 
 class QueryTerms:
     """Replaces the terms of an `RTDETRDetectionLoss`, which computes the same for each layer and group of queries.

@@ -11,7 +11,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from det_seg_agent.det.losses.base import Split, softmax_entropy
+
 IGNORED = 255
+
+
+class Semantic(Split):
+    """`SemanticSegmentationLoss`."""
+
+    def __init__(self, stock: Any):
+        super().__init__(stock)
+        self.terms = PixelTerms(stock)
+
+    def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
+        """See `Split`."""
+        self.terms.begin(weights)
+
+    def parts(self) -> Tensor:
+        """See `Split`."""
+        return self.terms.parts()
+
+    def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
+        """See `Split`; of the softmax over ln(classes), at the head's own resolution, the mean over valid pixels."""
+        logits = preds[0] if isinstance(preds, tuple) else preds
+        valid = (batch["semantic_mask"].to(logits.device) != 255).float()
+        valid = F.interpolate(valid[:, None], size=logits.shape[2:], mode="nearest-exact")[:, 0]
+        return (softmax_entropy(logits) * valid).sum((1, 2)) / valid.sum((1, 2))
 
 
 class PixelTerms:

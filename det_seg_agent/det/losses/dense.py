@@ -1,0 +1,190 @@
+"""`v8DetectionLoss` and what is derived from it, by image: class, box, DFL or L1, and angle losses.
+
+The formulas are the host's (ultralytics 8.4.190, `utils/loss.py`). Each term also sums its values by image, and weights
+images where the batch has weights. The sums are detached and stay on the device: no synchronisation is added.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from ultralytics.utils.loss import BboxLoss, v8OBBLoss, v8PoseLoss, v8SegmentationLoss
+from ultralytics.utils.metrics import bbox_iou, probiou
+from ultralytics.utils.tal import bbox2dist, rbox2dist
+
+from det_seg_agent.det.losses.base import BatchState, Split, entropy_of, pooled
+from det_seg_agent.det.losses.pose import ImageKeypoints, ImageRle, ImageVisibility
+from det_seg_agent.det.losses.segment import ImageBceDice, ImageMasks
+
+# Loss item of the host -> the part that it is the sum of, and the host's gain.
+ITEMS = {
+    "box_loss": ("box", "box"),
+    "seg_loss": ("mask", "box"),
+    "pose_loss": ("keypoints", "pose"),
+    "kobj_loss": ("visibility", "kobj"),
+    "dfl_loss": ("distance", "dfl"),
+    "l1_loss": ("distance", "dfl"),
+    "sem_loss": ("semantic", "box"),
+    "rle_loss": ("rle", "rle"),
+    "angle_loss": ("angle", "angle"),
+}
+
+
+class Dense(Split):
+    """`v8DetectionLoss` and what is derived from it."""
+
+    sees_features = True
+
+    def __init__(self, stock: Any):
+        super().__init__(stock)
+        self.scored = stock
+        self.state = state = BatchState()
+        self.bce = stock.bce = ImageBce(state)
+        box = ImageRotatedBboxLoss if isinstance(stock, v8OBBLoss) else ImageBboxLoss
+        stock.bbox_loss = box(stock.reg_max, state).to(stock.device)
+        self.masks: ImageMasks | None = None
+        if isinstance(stock, v8OBBLoss):
+            stock.calculate_angle_loss = ImageAngles(state)
+        if isinstance(stock, v8SegmentationLoss):
+            self.masks = stock.single_mask_loss = ImageMasks(stock.single_mask_loss, state)
+            stock.bcedice_loss = ImageBceDice(stock.bcedice_loss, state)
+        if isinstance(stock, v8PoseLoss):
+            stock.keypoint_loss = ImageKeypoints(stock.keypoint_loss, state)
+            stock.bce_pose = ImageVisibility(state)
+            if getattr(stock, "rle_loss", None) is not None:
+                stock.rle_loss = rle = ImageRle(stock, state)
+                stock.calculate_rle_loss = rle.call
+
+    def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
+        """See `Split`."""
+        self.state.begin(len(batch["img"]), weights)
+        self.bce.class_weights = self.stock.class_weights
+        if self.masks is not None:
+            self.masks.values = []
+
+    def parts(self) -> Tensor:
+        """See `Split`."""
+        state, hyp = self.state, self.stock.hyp
+        if self.masks is not None:
+            self.masks.drain()
+        none = torch.zeros_like(self.bce.cls)
+        columns = []
+        for name in self.stock.loss_names:
+            if name == "cls_loss":
+                columns.append(self.bce.cls / state.normaliser * hyp.cls)
+            else:
+                part, gain = ITEMS[name]
+                columns.append(state.parts.get(part, none) * getattr(hyp, gain))
+        return torch.stack(columns, 1)
+
+    def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
+        """See `Split`; binary, of the best class."""
+        return entropy_of(self.stock.parse_output(preds)["scores"], self.state.foreground)
+
+    def features(self, preds: Any) -> Tensor:
+        """See `Split`."""
+        return pooled(self.stock.parse_output(preds)["feats"])
+
+
+class ImageBce(nn.BCEWithLogitsLoss):
+    """The element-wise class loss (B, A, nc), times the images' weights where there are any.
+
+    Attributes:
+        cls: (B,) each image's sum, with class weights and without the images' own.
+    """
+
+    class_weights: Tensor | None = None
+    cls: Tensor
+
+    def __init__(self, state: BatchState):
+        super().__init__(reduction="none")
+        self.state = state
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Return the stock tensor."""
+        out: Tensor = super().forward(input, target)
+        # Now, as the host goes on to multiply by its class weights in place.
+        scores = out.detach().float()
+        self.cls = (scores if self.class_weights is None else scores * self.class_weights).sum((1, 2))
+        self.state.foreground = torch.zeros_like(target[..., 0], dtype=torch.bool)  # until there are boxes
+        return out if self.state.weights is None else out * self.state.weights.view(-1, 1, 1)
+
+
+class ImageBboxLoss(BboxLoss):
+    """(1 - CIoU) and DFL (arXiv 2006.04388) or L1 of `BboxLoss`, per assigned anchor, times its target score."""
+
+    def __init__(self, reg_max: int, state: BatchState):
+        super().__init__(reg_max)
+        self.state = state
+
+    def overlap(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Return (N, 1)."""
+        return bbox_iou(pred, target, xywh=False, CIoU=True)
+
+    def distances(self, anchors: Tensor, target: Tensor, reg_max: int | None) -> Tensor:
+        """Return (B, A, 4)."""
+        return bbox2dist(anchors, target, reg_max)
+
+    def forward(
+        self,
+        pred_dist: Tensor,
+        pred_bboxes: Tensor,
+        anchor_points: Tensor,
+        target_bboxes: Tensor,
+        target_scores: Tensor,
+        target_scores_sum: Any,
+        fg_mask: Tensor,
+        imgsz: Tensor,
+        stride: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return (box, DFL or L1) losses, scalars."""
+        state, at = self.state, fg_mask.nonzero(as_tuple=True)
+        state.foreground, state.rows, state.normaliser = fg_mask, at[0], target_scores_sum
+        score = target_scores[at].sum(-1, keepdim=True)
+        box = (1.0 - self.overlap(pred_bboxes[at], target_bboxes[at])) * score
+        if self.dfl_loss:
+            bins = self.dfl_loss.reg_max
+            target = self.distances(anchor_points, target_bboxes, bins - 1)
+            distance = self.dfl_loss(pred_dist[at].view(-1, bins), target[at]) * score
+        else:
+            size = torch.stack([imgsz[1], imgsz[0]]).repeat(2)
+            target = self.distances(anchor_points, target_bboxes, None) * stride / size
+            pred = (pred_dist * stride)[at] / size
+            distance = F.l1_loss(pred, target[at], reduction="none").mean(-1, keepdim=True) * score
+        box = state.take("box", box, at[0], target_scores_sum)
+        distance = state.take("distance", distance, at[0], target_scores_sum)
+        return box.sum() / target_scores_sum, distance.sum() / target_scores_sum
+
+
+class ImageRotatedBboxLoss(ImageBboxLoss):
+    """(1 - ProbIoU) and DFL or L1 of `RotatedBboxLoss`."""
+
+    floor = 0.01  # the host's
+
+    def overlap(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Return (N, 1)."""
+        return probiou(pred, target, floor=self.floor)
+
+    def distances(self, anchors: Tensor, target: Tensor, reg_max: int | None) -> Tensor:
+        """Return (B, A, 4)."""
+        return rbox2dist(target[..., :4], anchors, target[..., 4:5], reg_max=reg_max)
+
+
+class ImageAngles:
+    """`v8OBBLoss.calculate_angle_loss`."""
+
+    def __init__(self, state: BatchState):
+        self.state = state
+
+    def __call__(
+        self, pred: Tensor, target: Tensor, fg_mask: Tensor, weight: Tensor, normaliser: Any, lambda_val: int = 3
+    ) -> Tensor:
+        """Return the loss, a scalar; arguments as the host's."""
+        pred, target = pred[fg_mask], target[fg_mask]
+        log_ratio = torch.log((target[:, 2] + 1e-9) / (target[:, 3] + 1e-9))
+        delta = pred[:, 4] - target[:, 4]
+        wrapped = delta - torch.round(delta / math.pi) * math.pi
+        angle = torch.exp(-(log_ratio**2) / (lambda_val**2)) * torch.sin(2 * wrapped) ** 2 * weight
+        return self.state.take("angle", angle, self.state.rows, normaliser).sum() / normaliser
