@@ -14,7 +14,8 @@ from det_seg_agent.compare.page import page
 from det_seg_agent.compare.rows import Row, front, rows_of
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.schedule import Schedule
-from det_seg_agent.strategies.data_agent.agent import Agent, AgentOptions
+from det_seg_agent.strategies.data_agent.agent import Agent
+from det_seg_agent.strategies.data_agent.options import AgentOptions
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

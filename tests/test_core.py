@@ -15,8 +15,8 @@ from det_seg_agent.reporting.trace import Trace, read
 from det_seg_agent.schedule import Schedule
 from det_seg_agent.signals import SignalBuffer
 from det_seg_agent.strategies import Agent, Request, strategy_names
-from det_seg_agent.strategies.data_agent.agent import AgentOptions, Rows
-from det_seg_agent.strategies.data_agent.levels import Levels
+from det_seg_agent.strategies.data_agent.agent import Rows
+from det_seg_agent.strategies.data_agent.options import AgentOptions
 from det_seg_agent.strategies.data_agent.ppo import gae
 from det_seg_agent.strategies.data_agent.reward import (
     RunningNorm,
@@ -27,6 +27,7 @@ from det_seg_agent.strategies.data_agent.reward import (
     reward,
     robust_scale,
 )
+from det_seg_agent.strategies.data_agent.state import Levels
 from det_seg_agent.strategies.round_robin import Turns, rates
 from det_seg_agent.sums import Drift, SampleSignals, SampleSums
 from det_seg_agent.table import ScoreTable

@@ -20,8 +20,8 @@ from torch import Tensor
 from det_seg_agent import Request, Selection
 from det_seg_agent.scenes import write_scenes
 from det_seg_agent.strategies import Agent
-from det_seg_agent.strategies.data_agent.levels import ENTROPY, LOSS
 from det_seg_agent.strategies.data_agent.reward import quality, ranks
+from det_seg_agent.strategies.data_agent.state import ENTROPY, LOSS
 from det_seg_agent.strategies.round_robin import Turns
 from det_seg_agent.sums import SampleSignals
 

@@ -1,28 +1,10 @@
 """Strategies that learn nothing: full, random, and the largest last loss or entropy."""
 
 import torch
-from torch import Tensor
 
 from det_seg_agent.seeding import generator
 from det_seg_agent.strategies.base import Request, Selection, Strategy, register
-
-
-def top(score: Tensor, count: int, draw: torch.Generator, first: Tensor | None = None) -> Tensor:
-    """Return the `count` indices of the highest scores, rising; those in the mask `first`, and NaN, come before all.
-
-    Of equal scores `draw` chooses: by index the first classes of a sorted data set would always win.
-    """
-    score = score.nan_to_num(nan=float("inf"))
-    if first is not None:
-        score = score.masked_fill(first, float("inf"))
-    floor = score.kthvalue(len(score) - count + 1).values  # without a sort
-    chosen = score > floor
-    tied = (score == floor).nonzero().squeeze(1)
-    places = count - int(chosen.sum())
-    if places < len(tied):
-        tied = tied[torch.randperm(len(tied), generator=draw)[:places]]
-    chosen[tied] = True
-    return chosen.nonzero().squeeze(1)
+from det_seg_agent.strategies.round_robin import top
 
 
 @register("full")

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from det_seg_agent.seeding import generator
-from det_seg_agent.strategies.baselines import top
 
 UNSEEN = 1024.0  # passes that a sample which was never seen is more due than any other
 GOLDEN = (5**0.5 - 1) / 2
@@ -59,3 +58,21 @@ class Turns:
         indices = top(self.due + UNSEEN * first, count, draw)
         self.due[indices] -= 1
         return indices
+
+
+def top(score: Tensor, count: int, draw: torch.Generator, first: Tensor | None = None) -> Tensor:
+    """Return the `count` indices of the highest scores, rising; those in the mask `first`, and NaN, come before all.
+
+    Of equal scores `draw` chooses: by index the first classes of a sorted data set would always win.
+    """
+    score = score.nan_to_num(nan=float("inf"))
+    if first is not None:
+        score = score.masked_fill(first, float("inf"))
+    floor = score.kthvalue(len(score) - count + 1).values  # without a sort
+    chosen = score > floor
+    tied = (score == floor).nonzero().squeeze(1)
+    places = count - int(chosen.sum())
+    if places < len(tied):
+        tied = tied[torch.randperm(len(tied), generator=draw)[:places]]
+    chosen[tied] = True
+    return chosen.nonzero().squeeze(1)
