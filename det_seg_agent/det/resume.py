@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from ultralytics.utils import LOGGER, RANK
@@ -21,9 +21,6 @@ from ultralytics.utils.torch_utils import unwrap_model
 from det_seg_agent.errors import LIMIT, ConfigError, StateError
 from det_seg_agent.files import replacing
 from det_seg_agent.hosts.commands import one_line
-
-if TYPE_CHECKING:
-    from det_seg_agent.det.trainer import AgentTrainerMixin
 
 LAST, OLD = "agent_last.pt", "agent_last_old.pt"
 PARTS = ".checkpoints.part"
@@ -46,7 +43,7 @@ def write(path: Path, state: dict[str, Any]) -> None:
 
 
 @contextmanager
-def whole_checkpoints(trainer: "AgentTrainerMixin") -> Iterator[None]:
+def whole_checkpoints(trainer: Any) -> Iterator[None]:
     """Let the host write its checkpoints beside the old ones, which they replace once they are whole.
 
     `last.pt` comes last. Each of the others gets the state of this epoch beside it, so that it can be resumed from.
@@ -176,7 +173,7 @@ def warn_of_others(results: Path) -> None:
         )
 
 
-def grab_training(trainer: "AgentTrainerMixin", batches: int) -> dict[str, Any]:
+def grab_training(trainer: Any, batches: int) -> dict[str, Any]:
     """Return the exact training state between two epochs, as tensors and primitives."""
     model = unwrap_model(trainer.model)
     gradients = [None if p.grad is None else p.grad.detach().clone() for p in model.parameters()] if batches else []
@@ -191,7 +188,7 @@ def grab_training(trainer: "AgentTrainerMixin", batches: int) -> dict[str, Any]:
     }
 
 
-def restore_training(trainer: "AgentTrainerMixin", saved: dict[str, Any], gradients: bool) -> int:
+def restore_training(trainer: Any, saved: dict[str, Any], gradients: bool) -> int:
     """Put the exact training state back; gradients apart, as the host clears them before the first epoch.
 
     Returns:
