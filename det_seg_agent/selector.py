@@ -92,7 +92,7 @@ class Selector:
         self.samples = packed(samples)
         self.table = ScoreTable(num_samples)
         cls, options = resolve(self.settings)
-        self.strategy = cls(self.table, seed, options, self.settings.preset)
+        self.strategy = cls(self.table, seed, options)
         if self.strategy.weighs and not applies_weights:
             raise ConfigError(
                 f"agent.strategy={self.settings.strategy!r} with these settings scales the losses of samples. Multiply "
@@ -325,7 +325,7 @@ class Selector:
             other_length: whether the run may have another number of passes than that of the state.
 
         Raises:
-            StateError: if the state is of another strategy, preset, other options, seed, schedule, length or data set
+            StateError: if the state is of another strategy, other options, seed, schedule, length or data set
                 size or, with `samples`, other images.
         """
         self._refuse_other_settings(state, other_length)
@@ -371,7 +371,7 @@ class Selector:
                 "det_seg_agent or of the strategy. Resume with that version, or start a new run."
             )
         pairs = {f"agent.options.{key}": (options[key], now[key]) for key in now}
-        for key in ("preset", *Schedule.model_fields):
+        for key in Schedule.model_fields:
             pairs[f"agent.{key}"] = saved[key], getattr(self.settings, key)
         if not other_length:
             pairs["total_passes"] = state["total_passes"], self.total_passes

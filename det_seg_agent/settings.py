@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -16,7 +16,6 @@ class Settings(Schedule):
     """What a user sets for selection; the schedule's fields are part of it."""
 
     strategy: str = Field("agent", description="a registered name or 'package.module:Class'")
-    preset: Literal["default", "paper"] = Field("default", description="default, or paper: the published recipe")
     seed: int | None = Field(None, ge=0, description="seed of everything that we draw; by default the host's seed")
     trace: bool = Field(True, description="write the Parquet trace, true or false")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the strategy, by name")

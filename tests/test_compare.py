@@ -85,7 +85,7 @@ def test_controls_have_the_schedule_of_all_and_no_option_of_the_agent(tmp_path: 
 
     plain = keys(final_full=0.25)
     assert plain.keys() == set(CONTROLS)
-    assert keys(final_full=0.25, preset="paper", options={"floor": 0.4}) == plain
+    assert keys(final_full=0.25, options={"floor": 0.3}) == plain
     assert all(other != plain[label] for label, other in keys(final_full=0.5).items())
 
 

@@ -236,9 +236,9 @@ OURS: dict[str, dict[str, Any]] = {
     "agent.trace": {"trace": True},
     "agent.trace=off": {"trace": "off"},
     "agent.seed=None": {"seed": None},
-    "agent.options.minibatch=null": {"options": {"minibatch": None}},
-    "agent.options.minibatch=Null": {"options": {"minibatch": None}},
-    "agent.options.minibatch=None": {"options": {"minibatch": None}},
+    "agent.options.feature_dim=null": {"options": {"feature_dim": None}},
+    "agent.options.feature_dim=Null": {"options": {"feature_dim": None}},
+    "agent.options.feature_dim=None": {"options": {"feature_dim": None}},
     "agent.options.lr=1e-3": {"options": {"lr": 0.001}},
     "agent.options={'lr': 0.001, 'hidden': 8}": {"options": {"lr": 0.001, "hidden": 8}},
     "agent={'ratio': 0.5, 'options': {'lr': 0.1}}": {"ratio": 0.5, "options": {"lr": 0.1}},
@@ -309,7 +309,7 @@ def test_a_resumed_run_has_the_values_of_the_first_line(model_yaml: str, data_ya
             raise Stop
 
     words = ["name=2024-11-25", "classes=0,1", "epochs", "=", "3", "exist_ok", "plots=False", "val=False", "imgsz=64"]
-    ours = ["agent.ratio=5e-1", "agent.options.minibatch=null", "agent.options.lr=1e-3"]
+    ours = ["agent.ratio=5e-1", "agent.options.feature_dim=null", "agent.options.lr=1e-3"]
     fixed = [f"model={model_yaml}", f"data={data_yaml}", "device=cpu", f"project={tmp_path}"]
     fixed += ["optimizer=SGD", "workers=0"]  # not what the host sets itself
     host, agent = parse_arguments([*fixed, *words, *ours])
@@ -322,4 +322,4 @@ def test_a_resumed_run_has_the_values_of_the_first_line(model_yaml: str, data_ya
     after = YAML.load(run / "args.yaml")
     assert {key for key in before if before[key] != after[key]} <= {"model", "resume"}
     settings = YAML.load(run / "agent.yaml")
-    assert settings["ratio"] == 0.5 and settings["options"] == {"minibatch": None, "lr": 0.001}
+    assert settings["ratio"] == 0.5 and settings["options"] == {"feature_dim": None, "lr": 0.001}

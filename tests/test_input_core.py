@@ -78,7 +78,6 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "low without oscillating": (settings(low=0.2), "low and high belong to schedule=oscillating; remove them"),
     "warmup -1": (settings(warmup=-1), "agent.warmup=-1: .*an integer >= 0"),
     "final_full 2": (settings(final_full=2), r"agent.final_full=2: .*0\.\.1"),
-    "unknown preset": (settings(preset="best"), "agent.preset='best': .*default, or paper"),
     "seed -1": (settings(seed=-1), "agent.seed=-1: .*greater than or equal to 0"),
     "trace 'perhaps'": (settings(trace="perhaps"), "agent.trace='perhaps': .*true or false"),
     "options not by name": (settings(options=5), "agent.options=5: .*by name"),

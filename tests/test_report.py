@@ -16,7 +16,7 @@ from PIL import Image
 from det_seg_agent import Selection, Selector, Strategy, report
 from det_seg_agent.reporting.report import STATS, Report
 from det_seg_agent.reporting.trace import read
-from det_seg_agent.strategies import strategy_class, strategy_names
+from det_seg_agent.strategies import strategy_names
 
 SAMPLES, PASSES = 40, 6
 PICTURES = ("agent.png", "most_selected.jpg", "least_selected.jpg")
@@ -46,11 +46,10 @@ class Unlike(First):
         return {"novelty": 1.0, "balance": 0.5}
 
 
-FIGURES = {"agent": 3, "agent, oscillating": 3, "agent, paper": 3, "own": 1}  # of `STATS`; others have none
+FIGURES = {"agent": 3, "agent, oscillating": 3, "data_agent_paper": 3, "own": 1}  # of `STATS`; others have none
 STRATEGIES: dict[str, dict[str, Any]] = {
     **{name: {"strategy": name} for name in strategy_names()},
     "agent, oscillating": {"schedule": "oscillating", "low": 0.2, "high": 0.6},
-    "agent, paper": {"preset": "paper"},
     **{f"{name}, native": {"strategy": name, "options": {"native": True}} for name in ("infobatch", "afss")},
     "own": {"strategy": "test_report:First"},
     "own, unlike": {"strategy": "test_report:Unlike"},
@@ -257,13 +256,6 @@ def test_the_panel_goes_to_the_log(
     made.log.setLevel(logging.ERROR)
     made.begin(0)
     assert caplog.text == "" and capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("strategy", strategy_names())
-def test_a_preset_is_named_where_the_strategy_has_one(tmp_path: Path, strategy: str) -> None:
-    assert "(" not in report_of(tmp_path, strategy=strategy).panel().splitlines()[0]
-    for preset in strategy_class(strategy).presets[1:]:
-        assert f"{strategy} ({preset})" in report_of(tmp_path, strategy=strategy, preset=preset).panel()
 
 
 @pytest.mark.parametrize("strategy", ["infobatch", "afss"])

@@ -61,15 +61,12 @@ def test_agents_of_a_thousand_seeds_differ() -> None:
 # Ties and weights -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "preset"),
-    [("agent", "paper"), *((name, "default") for name in ("loss", "entropy", "agent", "even", "afss"))],
-)
-def test_samples_that_are_alike_are_drawn_whatever_their_index(name: str, preset: str) -> None:
+@pytest.mark.parametrize("name", ["data_agent_paper", "loss", "entropy", "agent", "even", "afss"])
+def test_samples_that_are_alike_are_drawn_whatever_their_index(name: str) -> None:
     """Nothing is known before the first pass: a data set sorted by class must not lose its last classes."""
     counts = torch.zeros(10)
     for seed in range(40):
-        given = {"strategy": name, "preset": preset, "ratio": 0.4, "warmup": 0, "seed": seed}
+        given = {"strategy": name, "ratio": 0.4, "warmup": 0, "seed": seed}
         selector = Selector(100, 4, applies_weights=True, **given)
         counts += torch.bincount(selector.begin_pass(0).indices // 10, minlength=10)
     assert counts.min() > 120 and counts.max() < 200, "160 are expected of each tenth"
@@ -103,7 +100,7 @@ def test_weights_that_would_spoil_losses_are_refused(weights: list[float], messa
         selector.begin_pass(1)
 
 
-@pytest.mark.parametrize("given", [{"strategy": "infobatch"}, {"preset": "paper"}])
+@pytest.mark.parametrize("given", [{"strategy": "infobatch"}, {"strategy": "data_agent_paper"}])
 def test_a_loop_that_applies_no_weights_is_refused_strategies_that_need_them(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"weights_of\(index\)` and pass applies_weights=True"):
         Selector(10, 4, ratio=0.5, **given)
@@ -124,14 +121,9 @@ def test_weights_belong_to_samples() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"strategy": "random", "preset": "paper"}, "agent.preset='paper' has no effect on agent.strategy='random'"),
         ({"period": 6}, "period belongs to schedule=oscillating"),
-        ({"options": {"scaling": "paper", "difficulty": "both"}}, "difficulty='both' has no effect with scaling=paper"),
-        ({"options": {"pick": "rate", "review_after": 3}}, "review_after=3 has no effect unless pick=top"),
-        ({"options": {"pick": "top", "floor": 0.2}}, "floor=0.2 has no effect unless pick=rate"),
-        ({"options": {"gamma": 0.5}}, "gamma=0.5 has no effect unless advantage=gae"),
-        ({"preset": "paper", "options": {"difficulty": "both"}}, "difficulty='both' has no effect"),
-        ({"preset": "paper", "options": {"max_samples": 10}}, "max_samples=10 has no effect unless advantage=bandit"),
+        ({"strategy": "data_agent_paper", "options": {"floor": 0.2}}, "agent.options.floor"),
+        ({"strategy": "random", "options": {"floor": 0.2}}, "agent.options.floor"),
         ({"strategy": "infobatch", "options": {"prune": 0.3}}, "prune=0.3 has no effect unless native=true"),
         ({"options": {"memory": 0.999}}, "memory=0.999"),
     ],
@@ -169,7 +161,7 @@ def observe(selector: Selector, p: int, batch: int = 16, skip: int = 0) -> None:
         ({"warmup": 2}, {}, "agent.warmup=2"),
         ({"schedule": "oscillating"}, {}, "agent.schedule='oscillating'"),
         ({"passes": 4}, {"passes": 40}, "total_passes=4, and this run has total_passes=40"),
-        ({"preset": "paper"}, {}, "agent.preset='paper'|agent.options"),
+        ({"strategy": "data_agent_paper"}, {}, "agent.strategy='data_agent_paper'|agent.options"),
     ],
 )
 def test_a_state_of_another_schedule_is_refused(then: dict[str, Any], now: dict[str, Any], message: str) -> None:
@@ -185,10 +177,10 @@ def test_a_state_of_another_schedule_is_refused(then: dict[str, Any], now: dict[
         make(now).load_state_dict(state, other_length=True)
 
 
-@pytest.mark.parametrize(("name", "preset"), [("agent", "paper"), *((name, "default") for name in strategy_names())])
-def test_a_state_within_a_pass_holds_what_was_seen(name: str, preset: str) -> None:
+@pytest.mark.parametrize("name", strategy_names())
+def test_a_state_within_a_pass_holds_what_was_seen(name: str) -> None:
     def make() -> Selector:
-        return Selector(120, 8, strategy=name, preset=preset, ratio=0.4, applies_weights=True)
+        return Selector(120, 8, strategy=name, ratio=0.4, applies_weights=True)
 
     whole = make()
     for p in range(4):
@@ -212,7 +204,7 @@ def test_a_state_within_a_pass_holds_what_was_seen(name: str, preset: str) -> No
     again.load_state_dict(torch.load(file, weights_only=True))
     again.end_pass()
     assert torch.equal(again.begin_pass(4).indices, whole.begin_pass(4).indices)
-    assert again.history == whole.history or preset == "default", "NaN is unlike itself"
+    assert again.history == whole.history or name != "data_agent_paper", "NaN is unlike itself"
 
 
 def test_a_pass_without_finite_signals_reports_nothing_of_the_pass_before() -> None:

@@ -59,7 +59,7 @@ class Cell:
         """
         settings = parse(Settings, self.agent)
         cls = strategy_class(settings.strategy)
-        options = cls.resolved(parse(cls.Options, settings.options), settings.preset).model_dump()
+        options = cls.resolved(parse(cls.Options, settings.options)).model_dump()
         known = {name: getattr(self, name) for name in ("task", "role", "label", "ratio", "seed", "epochs", "resolved")}
         text = json.dumps({**known, "settings": settings.model_dump(), "options": options}, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -115,7 +115,7 @@ def entry_of(task: str, given: Any, block: Block) -> Entry:
     agent = {**(schedule_of(block) if is_control else block.agent), **own, "strategy": name}
     settings = parse(Settings, {k: v for k, v in agent.items() if k not in Schedule.model_fields}, f"{where}.")
     options = parse(cls.Options, settings.options, f"{where}.options.")
-    native = bool(getattr(cls.resolved(options, settings.preset), "native", False))
+    native = bool(getattr(cls.resolved(options), "native", False))
     if native and task == "segmentation":
         raise ConfigError(
             f"{where}: options.native: its rule sets its budget pass by pass, and iterations are set before training. "

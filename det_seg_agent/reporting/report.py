@@ -68,7 +68,7 @@ class Report:
     def panel(self) -> str:
         """Return strategy, schedule, images a pass and expected saving."""
         s, total, passes = self.selector.settings, len(self.selector), self.selector.total_passes
-        name = s.strategy if s.preset == "default" else f"{s.strategy} ({s.preset})"
+        name = s.strategy
         if self.selector.selects_all:
             each = f"each pass until {self.until}" if self.until else f"each of {passes} passes"
             return f"strategy  {name}\nimages    {total} in {each}, nothing is saved"

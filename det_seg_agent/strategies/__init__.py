@@ -13,12 +13,14 @@ from det_seg_agent.strategies.base import (
 )
 from det_seg_agent.strategies.baselines import Full, Random, TopEntropy, TopLoss
 from det_seg_agent.strategies.data_agent.agent import Agent
+from det_seg_agent.strategies.data_agent_paper import DataAgentPaper
 from det_seg_agent.strategies.infobatch import InfoBatch
 from det_seg_agent.strategies.quality import Even, Quality
 
 __all__ = [
     "Afss",
     "Agent",
+    "DataAgentPaper",
     "Even",
     "Full",
     "InfoBatch",

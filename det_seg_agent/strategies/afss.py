@@ -39,8 +39,8 @@ class Afss(Strategy):
     options: AfssOptions
     needs_sufficiency = True
 
-    def __init__(self, table: Any, seed: int, options: AfssOptions, preset: str = "default"):
-        super().__init__(table, seed, options, preset)
+    def __init__(self, table: Any, seed: int, options: AfssOptions):
+        super().__init__(table, seed, options)
         self.fixed_budget = not self.options.native
 
     def select(self, request: Request) -> Selection:

@@ -53,12 +53,10 @@ class Strategy(ABC):
         table: what is known of the samples; updated before `observe` is called.
         seed: of everything that the strategy draws.
         options: an instance of the class's `Options`.
-        preset: 'default' or 'paper'.
     """
 
     name: ClassVar[str] = ""
     Options: ClassVar[type[BaseModel]] = NoOptions
-    presets: ClassVar[tuple[str, ...]] = ("default",)
     stat_names: ClassVar[tuple[str, ...]] = ()  # keys of `stats`
     selects_all: ClassVar[bool] = False
     feature_dim: int | None = 0  # values that features are projected to; None: as they are; 0: no features
@@ -68,13 +66,13 @@ class Strategy(ABC):
     needs_sufficiency: bool = False  # whether it cannot do without that signal
     needs_images: bool = False  # whether `observe_images` is called; all images of a pass are then kept in memory
 
-    def __init__(self, table: ScoreTable, seed: int, options: Any, preset: str = "default"):
-        self.table, self.seed, self.preset = table, seed, preset
-        self.options = self.resolved(options, preset)
+    def __init__(self, table: ScoreTable, seed: int, options: Any):
+        self.table, self.seed = table, seed
+        self.options = self.resolved(options)
 
     @classmethod
-    def resolved(cls, options: Any, preset: str) -> Any:
-        """Return the options in force under a preset.
+    def resolved(cls, options: Any) -> Any:
+        """Return the options in force.
 
         Raises:
             ConfigError: for an option that has no effect beside the others.
@@ -162,15 +160,10 @@ def resolve(settings: Settings) -> tuple[type[Strategy], Any]:
     """Return the class of `settings.strategy` and the options in force.
 
     Raises:
-        ConfigError: for a strategy, a preset or options that do not exist, or have no effect.
+        ConfigError: for a strategy or options that do not exist, or have no effect.
     """
     cls = strategy_class(settings.strategy)
-    if settings.preset not in cls.presets:
-        raise ConfigError(
-            f"agent.preset={settings.preset!r} has no effect on agent.strategy={settings.strategy!r}; valid: "
-            f"{', '.join(cls.presets)}. Remove it, or take another strategy."
-        )
-    return cls, cls.resolved(parse(cls.Options, settings.options, "agent.options."), settings.preset)
+    return cls, cls.resolved(parse(cls.Options, settings.options, "agent.options."))
 
 
 def refuse_inert(options: BaseModel, defaults: BaseModel, inert: dict[str, str]) -> None:

@@ -36,12 +36,12 @@ class InfoBatch(Strategy):
     options: InfoBatchOptions
     weighs = True
 
-    def __init__(self, table: Any, seed: int, options: InfoBatchOptions, preset: str = "default"):
-        super().__init__(table, seed, options, preset)
+    def __init__(self, table: Any, seed: int, options: InfoBatchOptions):
+        super().__init__(table, seed, options)
         self.fixed_budget = not self.options.native
 
     @classmethod
-    def resolved(cls, options: Any, preset: str) -> Any:
+    def resolved(cls, options: Any) -> Any:
         """Refuse `prune` without `native`."""
         refuse_inert(options, cls.Options(), {} if options.native else {"prune": "unless native=true"})
         return options

@@ -19,8 +19,8 @@ class Even(Strategy):
 
     floor: float = 1.0  # least rate, as a share of the ratio
 
-    def __init__(self, table: Any, seed: int, options: Any, preset: str = "default"):
-        super().__init__(table, seed, options, preset)
+    def __init__(self, table: Any, seed: int, options: Any):
+        super().__init__(table, seed, options)
         self.turns = Turns(len(table), seed)
 
     def select(self, request: Request) -> Selection:
@@ -63,8 +63,8 @@ class Quality(Even):
     Options: ClassVar[type[BaseModel]] = QualityOptions
     options: QualityOptions
 
-    def __init__(self, table: Any, seed: int, options: QualityOptions, preset: str = "default"):
-        super().__init__(table, seed, options, preset)
+    def __init__(self, table: Any, seed: int, options: QualityOptions):
+        super().__init__(table, seed, options)
         self.levels = Levels(len(table), self.options.memory)
         self.floor = self.options.floor
 

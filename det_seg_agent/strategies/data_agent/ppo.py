@@ -61,19 +61,19 @@ class BetaPolicy(nn.Module):
 
 @dataclass(frozen=True)
 class PpoConfig:
-    """Hyper-parameters of an update."""
+    """Hyper-parameters of an update; the defaults are the published ones, but for `centre_advantage`."""
 
-    lr: float  # Adam's learning rate at the start of the run
-    lr_final: float  # share of it at the end; it falls linearly
-    adam_eps: float  # Adam's epsilon
-    weight_decay: float  # Adam's L2 penalty
-    clip: float  # clip range of the probability ratio
-    epochs: int  # times that an update goes over its samples
-    minibatch: int | None  # samples in a gradient step; None: all of an update
-    value_coef: float  # weight of the critic's squared error
-    entropy_coef: float  # weight of the policy's entropy
-    max_grad_norm: float  # gradients are clipped to this norm
-    centre_advantage: bool  # subtract the mean advantage before dividing by its std
+    lr: float = 3e-4  # Adam's learning rate at the start of the run
+    lr_final: float = 0.01  # share of it at the end; it falls linearly
+    adam_eps: float = 1e-5  # Adam's epsilon
+    weight_decay: float = 5e-4  # Adam's L2 penalty
+    clip: float = 0.2  # clip range of the probability ratio
+    epochs: int = 4  # times that an update goes over its samples
+    minibatch: int | None = None  # samples in a gradient step; None: all of an update
+    value_coef: float = 0.5  # weight of the critic's squared error
+    entropy_coef: float = 0.0  # weight of the policy's entropy
+    max_grad_norm: float = 0.5  # gradients are clipped to this norm
+    centre_advantage: bool = True  # subtract the mean advantage before dividing by its std
 
 
 def gae(rewards: Tensor, values: Tensor, valid: Tensor, gamma: float, lam: float) -> Tensor:
