@@ -72,7 +72,7 @@ def dataset(data: Path, **more: Any) -> tuple[Any, dict[int, str], Any, dict[str
 
 def near(values: dict[str, float], host: float, objects: int) -> bool:
     """Return whether AP is that of the host up to the evaluators' difference."""
-    return abs(values["AP"] - host) < 0.02 + 0.5 * 3 / objects and values["AP"] > 0.05
+    return abs(values["AP"] - host) < 0.02 + 0.5 * 3 / objects and values["AP"] > 0.02
 
 
 @pytest.mark.parametrize("by", ["json", "labels"])
@@ -139,7 +139,8 @@ def perfect(count: int = 1, **more: Any) -> tuple[dict[str, Any], list[dict[str,
     """Return ground truth of one image and class, and the predictions that find all of it."""
     boxes = [[10 * (i % 20), 10 * (i // 20), 8, 8] for i in range(count)]
     truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}]}
-    truth["annotations"] = [{"id": i, "image_id": 1, "category_id": 1, "bbox": b} for i, b in enumerate(boxes)]
+    rows = [{"id": i, "image_id": 1, "category_id": 1, "bbox": b, "iscrowd": 0} for i, b in enumerate(boxes)]
+    truth["annotations"] = rows
     return truth, [{"image_id": 1, "category_id": 1, "bbox": b, "score": 0.9} for b in boxes]
 
 
@@ -421,9 +422,13 @@ def test_a_stop_while_judging_costs_no_figures(learned: Path, root: Path, tmp_pa
         os.mkfifo(pipe)
         threading.Thread(target=stop).start()
 
-    with pytest.raises(KeyboardInterrupt):
-        train({**host, "name": "run"}, {"val_json": str(pipe)}, {"on_train_end": block})
-    os.close(ends[0])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the host's libraries may have their own
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train({**host, "name": "run"}, {"val_json": str(pipe)}, {"on_train_end": block})
+    finally:
+        signal.signal(signal.SIGINT, before)
+        os.close(ends[0])
     result = json.loads((tmp_path / "run/metrics.json").read_text())
     assert "metrics/mAP50-95(B)" in result["host"] and result["images_trained"] == 12
 

@@ -159,7 +159,9 @@ def test_items_are_those_of_the_users_class(cls: type, fresh: bool, data_yaml: s
         assert stock.keys() - {"shown"} == ours.keys() - {"credits"}
         assert torch.equal(stock["img"], ours["img"]) and torch.equal(stock["bboxes"], ours["bboxes"])
         credits = dict(ours["credits"])
-        assert data.im_files.index(stock["im_file"]) in credits and sum(credits.values()) == pytest.approx(1)
+        assert sum(credits.values()) == pytest.approx(1)
+        if fresh:  # a crop of a mosaic may leave out the image that its file names
+            assert data.im_files.index(stock["im_file"]) in credits
 
 
 @pytest.mark.parametrize("strategy", ["full", "agent"])
