@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from det_seg_agent import Selection, Selector, Strategy, report
+from det_seg_agent import Selection, Selector, Strategy
+from det_seg_agent.reporting import report
 from det_seg_agent.reporting.report import STATS, Report
 from det_seg_agent.reporting.trace import read
 from det_seg_agent.strategies import strategy_names
