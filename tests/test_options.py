@@ -1,0 +1,88 @@
+"""docs/options.md is made of the settings themselves; `WRITE_OPTIONS_DOCS=1 python -m pytest tests/test_options.py`."""
+
+import os
+import typing
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from det_seg_agent.det.settings import DetSettings
+from det_seg_agent.schedule import Schedule
+from det_seg_agent.settings import Settings
+from det_seg_agent.strategies import strategy_class, strategy_names
+
+DOCS = Path(__file__).parents[1] / "docs/options.md"
+HEAD = """# Settings and options
+
+Every setting, with its type, default and range, as the code has them.
+
+- Detection: `agent.ratio=0.5 agent.options.floor=0.3` on the command line, or
+  `AgentDetectionTrainer.configured(ratio=0.5, options={"floor": 0.3})`.
+- Segmentation: `agent = dict(ratio=0.5, options=dict(floor=0.3))` in the config, or
+  `--cfg-options agent.ratio=0.5 agent.options.floor=0.3`.
+- A plain loop: `Selector(..., ratio=0.5, options={"floor": 0.3})`.
+
+[strategies.md](strategies.md) says what each strategy does, [settings.md](settings.md) how to choose.
+"""
+
+
+def type_of(annotation: Any) -> str:
+    """Return a type as the table has it."""
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) is Literal:
+        return " or ".join(f"`{value}`" for value in arguments)
+    if NoneType in arguments:
+        return " or ".join([*(type_of(a) for a in arguments if a is not NoneType), "null"])
+    return {dict: "mapping", str: "text", bool: "true or false"}.get(
+        typing.get_origin(annotation) or annotation, getattr(annotation, "__name__", str(annotation))
+    )
+
+
+def range_of(field: FieldInfo) -> str:
+    """Return the bounds of a field, empty without any."""
+    signs = ((Ge, ">=", "ge"), (Gt, ">", "gt"), (Le, "<=", "le"), (Lt, "<", "lt"))
+    return ", ".join(
+        f"{sign} {getattr(m, key)}" for m in field.metadata for cls, sign, key in signs if isinstance(m, cls)
+    )
+
+
+def default_of(field: FieldInfo) -> str:
+    """Return the default as YAML would have it."""
+    value = field.get_default(call_default_factory=True)
+    return {None: "null", True: "true", False: "false"}.get(value, value) if not isinstance(value, dict) else "{}"
+
+
+def table(model: type[BaseModel], without: type[BaseModel] = BaseModel) -> str:
+    """Return the rows of a model's own fields."""
+    fields = {name: field for name, field in model.model_fields.items() if name not in without.model_fields}
+    if not fields:
+        return "It has no options.\n"
+    rows = [
+        f"| `{name}` | {type_of(field.annotation)} | `{default_of(field)}` | {range_of(field)} | {field.description} |"
+        for name, field in fields.items()
+    ]
+    return "\n".join(["| name | type | default | range | meaning |", "| --- | --- | --- | --- | --- |", *rows]) + "\n"
+
+
+def page() -> str:
+    """Return docs/options.md."""
+    parts = [HEAD, "## Schedule: `agent.*`\n", table(Schedule), "## Run: `agent.*`\n", table(Settings, Schedule)]
+    parts += ["## Detection only: `agent.*`\n", table(DetSettings, Settings)]
+    for name in strategy_names():
+        parts += [f"## `agent.strategy={name}`: `agent.options.*`\n", table(strategy_class(name).Options)]
+    return "\n".join(parts)
+
+
+def test_every_option_is_documented() -> None:
+    if "WRITE_OPTIONS_DOCS" in os.environ:
+        DOCS.write_text(page(), encoding="utf-8")
+    assert DOCS.read_text(encoding="utf-8") == page()
+
+
+def test_every_option_says_what_it_means() -> None:
+    for name in strategy_names():
+        assert all(field.description for field in strategy_class(name).Options.model_fields.values()), name
