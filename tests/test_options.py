@@ -1,11 +1,13 @@
 """docs/options.md is made of the settings themselves; `WRITE_OPTIONS_DOCS=1 python -m pytest tests/test_options.py`."""
 
 import os
+import textwrap
 import typing
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal
 
+import yaml
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -16,6 +18,8 @@ from det_seg_agent.settings import Settings
 from det_seg_agent.strategies import strategy_class, strategy_names
 
 DOCS = Path(__file__).parents[1] / "docs/options.md"
+FILL: dict[str, Any] = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
+
 HEAD = """# Settings and options
 
 Every setting, with its type, default and range, as the code has them.
@@ -45,35 +49,31 @@ def type_of(annotation: Any) -> str:
 def range_of(field: FieldInfo) -> str:
     """Return the bounds of a field, empty without any."""
     signs = ((Ge, ">=", "ge"), (Gt, ">", "gt"), (Le, "<=", "le"), (Lt, "<", "lt"))
-    return ", ".join(
-        f"{sign} {getattr(m, key)}" for m in field.metadata for cls, sign, key in signs if isinstance(m, cls)
-    )
+    return ", ".join(f"{sign} {getattr(m, key)}" for m in field.metadata for c, sign, key in signs if isinstance(m, c))
 
 
 def default_of(field: FieldInfo) -> str:
-    """Return the default as YAML would have it."""
-    value = field.get_default(call_default_factory=True)
-    return {None: "null", True: "true", False: "false"}.get(value, value) if not isinstance(value, dict) else "{}"
+    """Return the default as YAML has it."""
+    return yaml.safe_dump(field.get_default(call_default_factory=True)).removesuffix("...\n").strip()
 
 
-def table(model: type[BaseModel], without: type[BaseModel] = BaseModel) -> str:
-    """Return the rows of a model's own fields."""
+def rows_of(model: type[BaseModel], without: type[BaseModel] = BaseModel) -> str:
+    """Return a list of a model's own fields."""
     fields = {name: field for name, field in model.model_fields.items() if name not in without.model_fields}
-    if not fields:
-        return "It has no options.\n"
-    rows = [
-        f"| `{name}` | {type_of(field.annotation)} | `{default_of(field)}` | {range_of(field)} | {field.description} |"
-        for name, field in fields.items()
-    ]
-    return "\n".join(["| name | type | default | range | meaning |", "| --- | --- | --- | --- | --- |", *rows]) + "\n"
+    lines = []
+    for name, field in fields.items():
+        facts = [type_of(field.annotation), range_of(field), f"default `{default_of(field)}`"]
+        meaning = (field.description or "").rstrip(".")
+        lines.append(textwrap.fill(f"- `{name}` ({', '.join(filter(None, facts))}): {meaning}.", 98, **FILL))
+    return "\n".join(lines or ["It has no options."]) + "\n"
 
 
 def page() -> str:
     """Return docs/options.md."""
-    parts = [HEAD, "## Schedule: `agent.*`\n", table(Schedule), "## Run: `agent.*`\n", table(Settings, Schedule)]
-    parts += ["## Detection only: `agent.*`\n", table(DetSettings, Settings)]
+    parts = [HEAD, "## Schedule: `agent.*`\n", rows_of(Schedule), "## Run: `agent.*`\n", rows_of(Settings, Schedule)]
+    parts += ["## Detection only: `agent.*`\n", rows_of(DetSettings, Settings)]
     for name in strategy_names():
-        parts += [f"## `agent.strategy={name}`: `agent.options.*`\n", table(strategy_class(name).Options)]
+        parts += [f"## `agent.strategy={name}`: `agent.options.*`\n", rows_of(strategy_class(name).Options)]
     return "\n".join(parts)
 
 

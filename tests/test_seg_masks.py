@@ -22,6 +22,7 @@ from test_input_seg import DATA, but, data, filled, mask, run, spoilt
 from torch.utils.data import DataLoader
 
 from det_seg_agent import ConfigError, SelectionSampler
+from det_seg_agent.reporting.trace import read
 from det_seg_agent.seg.files import missing, refuse_lost
 from det_seg_agent.seg.index import first_double, image_paths
 from det_seg_agent.seg.masks import MaskError, Masks, limits_of
