@@ -8,8 +8,8 @@ export YOLO_AUTOINSTALL := false
 export YOLO_CONFIG_DIR := $(CURDIR)/$(VENV)/ultralytics
 
 # What tells whether a Python works: all of the core, and a training in each toolbox beside the stock one.
-CORE := $(addprefix tests/test_,core.py order.py reproducible.py fingerprint.py input_core.py report.py trace.py \
-	pictures.py docs.py hosts.py setup.py scenes.py sufficiency.py adapters.py::test_full_is_the_stock_training)
+CORE := tests/core tests/docs $(addprefix tests/both/test_,order.py hosts.py sufficiency.py \
+	adapters.py::test_full_is_the_stock_training)
 
 .PHONY: demo test check lint setup lock
 setup: $(VENV)/ready

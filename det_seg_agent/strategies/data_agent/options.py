@@ -24,7 +24,7 @@ class AgentOptions(BaseModel):
     floor: float = Field(0.4, ge=0, le=1, description="lowest rate of a sample, as a share of the ratio")
     feature_dim: int | None = Field(64, ge=1, description="features are projected to this many values; null: not")
     hidden: int = Field(32, ge=1, description="width of the policy's two hidden layers")
-    lr: float = Field(3e-3, gt=0, description="Adam's learning rate at the start of the run; it falls to 1 %")
+    lr: float = Field(3e-3, gt=0, description="Adam's learning rate at the start of the run, > 0; it falls to 1 %")
     first_rounds: int = Field(
         8, ge=1, description="rounds of the first update, which fits the policy to its first pass"
     )
@@ -38,6 +38,6 @@ class PaperOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     hidden: int = Field(128, ge=1, description="width of the policy's two hidden layers")
-    lr: float = Field(3e-4, gt=0, description="Adam's learning rate at the start of the run; it falls to 1 %")
+    lr: float = Field(3e-4, gt=0, description="Adam's learning rate at the start of the run, > 0; it falls to 1 %")
     update_batches: int = Field(10, ge=1, description="mini-batches in an update")
     inverse_ratio_loss: bool = Field(True, description="scale selected losses by 1 / ratio, as published")

@@ -21,7 +21,7 @@ from torch.utils.data import get_worker_info  # noqa: E402
 
 register_all_modules(init_default_scope=True)
 
-CONFIG = Path(__file__).parents[1] / "configs/seg/upernet_light_scenes.py"
+CONFIG = Path(__file__).parents[2] / "configs/seg/upernet_light_scenes.py"
 NUMBER = itertools.count()
 # Eight passes over 48 scenes in batches of eight, by either loop.
 EPOCHS = {

@@ -22,18 +22,14 @@ from det_seg_agent.compare.matrix import read
 from det_seg_agent.compare.store import Store
 from det_seg_agent.det import judge
 
-TESTS = Path(__file__).parent
-TOOL = TESTS.parent / "tools/compare.py"
+TOOL = Path(__file__).parents[2] / "tools/compare.py"
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 @pytest.fixture(autouse=True)
-def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the processes of cells import the strategies of this module, and have the stand-ins."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text("import stand_ins\n")
-    path = os.pathsep.join([str(folder), str(TESTS), os.environ.get("PYTHONPATH", "")])
-    monkeypatch.setenv("PYTHONPATH", path)
+def children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the processes of cells import the strategies of `compare_runs`."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HELPERS), os.environ.get("PYTHONPATH", "")]))
 
 
 @pytest.mark.slow

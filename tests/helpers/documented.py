@@ -9,7 +9,7 @@ import re
 import textwrap
 from pathlib import Path
 
-DOCS = Path(__file__).parents[1] / "docs/input.md"
+DOCS = Path(__file__).parents[2] / "docs/input.md"
 WRITE = "WRITE_INPUT_DOCS" in os.environ
 
 

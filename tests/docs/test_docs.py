@@ -7,7 +7,7 @@ import pytest
 
 
 def test_the_plain_loop_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (Path(__file__).parent.parent / "docs/pytorch.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs/pytorch.md").read_text(encoding="utf-8")
     code = re.findall(r"```python\n(.*?)```", text, re.S)[0]
     exec(compile(code, "docs/pytorch.md", "exec"), {"__name__": "example"})
     lines = capsys.readouterr().out.splitlines()

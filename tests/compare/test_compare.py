@@ -17,7 +17,7 @@ from det_seg_agent.schedule import Schedule
 from det_seg_agent.strategies.data_agent.agent import Agent
 from det_seg_agent.strategies.data_agent.options import AgentOptions
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.mark.parametrize("config", sorted((CONFIGS / "compare").glob("*.yaml")), ids=lambda path: path.stem)

@@ -19,7 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PYTHONS = [f"3.{minor}" for minor in range(30) if f"3.{minor}.5" in SpecifierSet(PROJECT["requires-python"])]
 SYSTEMS = {"linux": "Linux", "darwin": "Darwin", "win32": "Windows"}

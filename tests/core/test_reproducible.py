@@ -17,7 +17,7 @@ from det_seg_agent.seeding import derive_seed, generator
 from det_seg_agent.strategies import InfoBatch, strategy_names
 
 PASSES, SAMPLES = 8, 1000
-PROBE = Path(__file__).with_name("core_probe.py")
+PROBE = Path(__file__).parents[1] / "helpers/core_probe.py"
 
 
 # Random streams -------------------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def observe(selector: Selector, p: int, batch: int = 16, skip: int = 0) -> None:
         ({"warmup": 2}, {}, "agent.warmup=2"),
         ({"schedule": "oscillating"}, {}, "agent.schedule='oscillating'"),
         ({"passes": 4}, {"passes": 40}, "total_passes=4, and this run has total_passes=40"),
-        ({"strategy": "data_agent_paper"}, {}, "agent.strategy='data_agent_paper'|agent.options"),
+        ({"strategy": "data_agent_paper"}, {}, "of strategy 'data_agent_paper', this run has 'agent'"),
     ],
 )
 def test_a_state_of_another_schedule_is_refused(then: dict[str, Any], now: dict[str, Any], message: str) -> None:

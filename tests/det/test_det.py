@@ -306,7 +306,7 @@ def test_scalars_reach_tensorboard_where_it_is_on(model_yaml: str, data_yaml: st
 
 
 def test_recipes_parse_and_later_words_win() -> None:
-    for path in Path(__file__).parent.parent.glob("configs/det/*.yaml"):
+    for path in Path(__file__).parents[2].glob("configs/det/*.yaml"):
         host, agent = parse_arguments(["--config", str(path), "epochs=7", "agent.ratio=0.3", "lr0=1e-3"])
         assert host["epochs"] == 7 and host["lr0"] == 0.001 and agent == {"strategy": "agent", "ratio": 0.3}
 

@@ -17,7 +17,7 @@ from det_seg_agent.schedule import Schedule
 from det_seg_agent.settings import Settings
 from det_seg_agent.strategies import strategy_class, strategy_names
 
-DOCS = Path(__file__).parents[1] / "docs/options.md"
+DOCS = Path(__file__).parents[2] / "docs/options.md"
 FILL: dict[str, Any] = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
 
 HEAD = """# Settings and options

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import stand_ins  # noqa: F401
 import yaml
 from det_runs import write_model
 from pydantic import BaseModel

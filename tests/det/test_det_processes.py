@@ -19,7 +19,7 @@ from det_seg_agent.reporting.trace import read
 from det_seg_agent.signals import SignalBuffer
 from det_seg_agent.sums import Drift, SampleSums
 
-SCRIPT = str(Path(__file__).with_name("ddp_det.py"))
+SCRIPT = str(Path(__file__).parents[1] / "helpers/ddp_det.py")
 RUN_AGENT = {"ratio": 0.4, "final_full": 0}  # of ddp_det, which is not imported here: it changes torch for its process
 
 
