@@ -1,6 +1,5 @@
 """A loader that starts each pass afresh and keeps its workers, and what the host's own loader decided."""
 
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -93,26 +92,20 @@ def shown_samples(selector: Selector, images: list[int]) -> Tensor:
     return torch.cat([order[rank :: len(images)][:count] for rank, count in enumerate(images)])
 
 
-def stock_dataset_replaced(loader: Any, dataset: IndexedDataset) -> None:
-    """Let the host's own loader read from `dataset` (ultralytics 8.4.190).
+def host_loader(stock: Any, dataset: IndexedDataset) -> Any:
+    """Return a loader of the host's class that reads from `dataset`, and is `stock` in all else.
 
-    `DataLoader` forbids to set `dataset` once it is built, and the host builds its loader and its data set in one
-    function; its sampler only asks for the length, which stays.
+    It shares the sampler and the generator of `stock`, which has not been walked yet, so that batches are the same.
     """
-    object.__setattr__(loader, "dataset", dataset)
-    loader.collate_fn = dataset.collate
-    loader.reset()
-
-
-def set_progress_total(total: int) -> None:
-    """Set the total of the host's progress bar to this pass's batches (ultralytics 8.4.190).
-
-    The bar is a local variable of the host's `_do_train`, made with the length that the loader had at the start. It
-    is found in the calling frames; where it is not, the bar just ends early.
-    """
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_code.co_name != "_do_train":
-        frame = frame.f_back
-    bar = frame.f_locals.get("pbar") if frame is not None else None
-    if bar is not None and hasattr(bar, "total"):
-        bar.total = total
+    return type(stock)(
+        dataset,
+        batch_size=stock.batch_size,
+        sampler=stock.sampler,
+        num_workers=stock.num_workers,
+        collate_fn=dataset.collate,
+        pin_memory=stock.pin_memory,
+        drop_last=stock.drop_last,
+        worker_init_fn=stock.worker_init_fn,
+        generator=stock.generator,
+        prefetch_factor=stock.prefetch_factor,
+    )

@@ -7,7 +7,7 @@ from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from det_seg_agent.det.dataset import seed_process
-from det_seg_agent.det.loader import NEVER, set_progress_total, shown_samples
+from det_seg_agent.det.loader import NEVER, shown_samples
 from det_seg_agent.det.resume import find_state, restore_training
 from det_seg_agent.ranks import gather_objects
 from det_seg_agent.reporting.report import Report
@@ -43,7 +43,7 @@ class LoopMixin(BaseTrainer):
         if not self.selector.selects_all:
             dataset.set_pass(self.epoch, selection.indices, selection.weights, order, loader.batch_size)
             seed_process(self.selector.sampler.seed, self.epoch, max(RANK, 0), 0)
-        self._first_batch = self._in_pass = True
+        self._in_pass = True
         self._images = 0
         if self.epoch == self.start_epoch:  # also when it begins again, with smaller batches
             self._full_accumulate: int = self.accumulate  # type: ignore[has-type]
@@ -71,10 +71,14 @@ class LoopMixin(BaseTrainer):
                 if "momentum" in group:
                     group["momentum"] = self.args.momentum
 
-    def _on_train_batch_start(self) -> None:
-        if self._first_batch:
-            self._first_batch = False
-            set_progress_total(len(self.train_loader))
+    def progress_string(self) -> str:
+        """Return the host's header of an epoch, with the batches of this pass: its bar counts those of all images."""
+        header: str = super().progress_string()
+        return (
+            header
+            if self.selector is None or self.selector.selects_all
+            else f"{header}  ({len(self.train_loader)} batches)"
+        )
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do what the host does; within a pass count images, and batches towards the next optimizer step.

@@ -16,10 +16,10 @@ from det_seg_agent.det.loader import (
     NEVER,
     SelectionLoader,
     batches_of_a_run,
+    host_loader,
     images_of_a_pass,
     needs_whole_batches,
     shuffles,
-    stock_dataset_replaced,
 )
 from det_seg_agent.det.loop import LoopMixin
 from det_seg_agent.det.resume import (
@@ -75,7 +75,6 @@ class AgentTrainerMixin(LoopMixin):
             return  # it trains in child processes, which get its callbacks and would have ours twice
         for event in ("on_pretrain_routine_end", "on_train_epoch_start", "on_train_epoch_end", "on_train_end"):
             self.add_callback(event, getattr(type(self), f"_{event}"))
-        self.add_callback("on_train_batch_start", type(self)._on_train_batch_start)
         self.add_callback("on_train_batch_end", type(self)._on_train_batch_end)
 
     def train(self) -> Any:
@@ -134,10 +133,7 @@ class AgentTrainerMixin(LoopMixin):
         self._full_images = images_of_a_pass(stock) * world_size
         # With `time` the host does not cap `accumulate` by the batches of a run either.
         self._run_batches = NEVER if self.args.time else batches_of_a_run(self.selector, stock.batch_size)
-        if not selects_all:
-            return SelectionLoader(dataset, sampler, stock)
-        stock_dataset_replaced(stock, dataset)
-        return stock
+        return host_loader(stock, dataset) if selects_all else SelectionLoader(dataset, sampler, stock)
 
     # The loop -------------------------------------------------------------------------------------------------------
 
