@@ -11,7 +11,7 @@ export YOLO_CONFIG_DIR := $(CURDIR)/$(VENV)/ultralytics
 CORE := tests/core tests/docs $(addprefix tests/both/test_,order.py hosts.py sufficiency.py \
 	adapters.py::test_full_is_the_stock_training)
 
-.PHONY: demo test check lint setup lock
+.PHONY: demo test check lint setup lock docs
 setup: $(VENV)/ready
 
 $(VENV)/ready: pyproject.toml constraints.txt
@@ -33,6 +33,11 @@ lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+# The documents as a site in build/site; a broken link fails.
+docs: setup
+	$(PY) -m pip install -q -c constraints.txt -e '.[docs]'
+	$(PY) -m mkdocs build --strict
 
 # Versions for every Python and system at once; pins that still fit stay. torch names its own CUDA libraries.
 lock:
