@@ -135,8 +135,16 @@ class Selector:
             total_passes: of the whole run, where that has changed.
 
         Raises:
+            ConfigError: if the selector was not made for the process group.
             StateError: if the ranks do not agree on pass, settings, data or state.
         """
+        rank, processes = world()
+        if processes > 1 and (self.sampler.rank, self.world_size) != (rank, processes):
+            raise ConfigError(
+                f"Selector has rank={self.sampler.rank} and world_size={self.world_size}, and the process group has "
+                f"{processes} processes, of which this is {rank}. Pass rank=dist.get_rank(), "
+                "world_size=dist.get_world_size()."
+            )
         if total_passes is not None:
             self.total_passes = total_passes
         self._start()

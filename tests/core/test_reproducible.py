@@ -283,6 +283,7 @@ def test_unlike_processes_train_on_one_selection(others: dict[str, str], tmp_pat
         ("samples", "pass 1: rank 1 has samples="),
         ("selection", "end of pass 2: rank 1 has selection="),
         ("fails", "rank 0 cannot select"),
+        ("alone", "world_size=1, and the process group has 2 processes"),
     ],
 )
 def test_processes_that_differ_stop_all_with_what_differs(what: str, message: str, tmp_path: Path) -> None:

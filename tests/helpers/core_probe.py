@@ -15,7 +15,7 @@ if rank == 1 and os.environ.get("OTHERS"):  # before torch reads them
 import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 
-from det_seg_agent import Request, Selection, Selector, StateError, Strategy  # noqa: E402
+from det_seg_agent import ConfigError, Request, Selection, Selector, StateError, Strategy  # noqa: E402
 
 
 class Failing(Strategy):
@@ -41,8 +41,8 @@ def main(samples: int, passes: int, fault: str = "") -> None:
         seed=rank if fault == "seed" else 0,
         strategy="core_probe:Failing" if fault == "fails" else "agent",
         samples=[f"{i + rank if fault == 'samples' else i}.jpg" for i in range(samples)],
-        rank=rank,
-        world_size=processes,
+        rank=0 if fault == "alone" else rank,
+        world_size=1 if fault == "alone" else processes,
     )
     picked, twice = hashlib.sha256(), []
     for p in range(passes):
@@ -65,7 +65,7 @@ def main(samples: int, passes: int, fault: str = "") -> None:
 if __name__ == "__main__":
     try:
         main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
-    except StateError as error:
+    except (ConfigError, StateError) as error:
         print(f"rank {rank}: {error}", flush=True)
         os._exit(0)  # gloo's threads may abort a process that ends in the midst of a group
     if dist.is_initialized():
