@@ -21,16 +21,20 @@ def phases(total: int, seed: int) -> Tensor:
 
 def rates(weight: Tensor, count: int, floor: float) -> Tensor:
     """Return rates (N,) that add up to `count`: floor * count / N + c * weight, cut at 1; weights (N,) are >= 0."""
-    floor *= count / len(weight)
+    n, floor = len(weight), floor * count / len(weight)
     weight = weight + 1e-6
-    free = torch.ones(len(weight), dtype=torch.bool)
-    while left := int(free.sum()):  # each round cuts more samples at 1, so that c rises, until no more are cut
-        scale = (count - (len(weight) - left) - floor * left) / float(weight[free].double().sum())
+    total, cut = weight.sum(dtype=torch.float64), torch.zeros((), dtype=torch.bool)
+    while True:  # each round cuts more samples at 1, so that c rises, until no more are cut
+        left = n - int(cut.sum())
+        if not left:
+            return torch.ones_like(weight)
+        scale = (count - (n - left) - floor * left) / float(total)
         rate = floor + scale * weight
-        if bool((rate[free] < 1).all()):
-            return rate.clamp(max=1)
-        free &= rate < 1
-    return torch.ones_like(weight)
+        over = rate >= 1
+        if bool(torch.equal(over | cut, cut.expand(n))):
+            return rate.clamp_(max=1)
+        cut = over | cut
+        total = weight.masked_fill(cut, 0).sum(dtype=torch.float64)
 
 
 class Turns:
