@@ -1,4 +1,4 @@
-"""The interface of a strategy and the registry that strategies join."""
+"""The interface of strategies and their registry. `Selector` resolves and calls strategies through it."""
 
 import importlib
 from abc import ABC, abstractmethod
@@ -24,7 +24,7 @@ class NoOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Request:
-    """What a pass asks for: `count` samples, `ratio` of the data set, in pass `pass_index` of `total_passes`."""
+    """Request for `count` samples, `ratio` of the data set, in pass `pass_index` (from 0) of `total_passes`."""
 
     pass_index: int
     total_passes: int
@@ -34,7 +34,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Selection:
-    """`indices` (n,) int64, rising and distinct; `weights` (n,) float32 > 0, factors of their losses; None: all 1."""
+    """The samples of a pass and their loss weights.
+
+    Attributes:
+        indices: (n,) int64, ascending and distinct.
+        weights: (n,) float32 > 0, factors of the samples' losses; None means 1 for all.
+    """
 
     indices: Tensor
     weights: Tensor | None = None
@@ -44,14 +49,14 @@ class Selection:
 
 
 class Strategy(ABC):
-    """The rule that makes a selection.
+    """Base class of the rules that make selections.
 
-    A strategy draws only from generators that `seeding.generator(self.seed, ..., pass)` makes, so that a resumed run
-    selects what the uninterrupted one would have.
+    A strategy must draw random numbers only from `seeding.generator(self.seed, ..., pass)`, so that a resumed run
+    makes the same selections as an uninterrupted one.
 
     Args:
-        table: what is known of the samples; updated before `observe` is called.
-        seed: of everything that the strategy draws.
+        table: the score table; updated before `observe` is called.
+        seed: seed of the strategy's random numbers.
         options: an instance of the class's `Options`.
         preset: 'default' or 'paper'.
     """
@@ -61,12 +66,12 @@ class Strategy(ABC):
     presets: ClassVar[tuple[str, ...]] = ("default",)
     stat_names: ClassVar[tuple[str, ...]] = ()  # keys of `stats`
     selects_all: ClassVar[bool] = False
-    feature_dim: int | None = 0  # values that features are projected to; None: as they are; 0: no features
-    keeps_features: bool = True  # whether `table.features` holds them
-    weighs: bool = False  # whether its selections have weights
-    fixed_budget: bool = True  # whether a selection has the size that is asked for
-    needs_sufficiency: bool = False  # whether it cannot do without that signal
-    needs_images: bool = False  # whether `observe_images` is called; all images of a pass are then kept in memory
+    feature_dim: int | None = 0  # width that features are projected to; None: no projection; 0: no features
+    keeps_features: bool = True  # whether `table.features` stores them
+    weighs: bool = False  # whether selections have weights
+    fixed_budget: bool = True  # whether a selection always has the requested size
+    needs_sufficiency: bool = False  # whether this signal is required
+    needs_images: bool = False  # whether to call `observe_images`; keeps all images of a pass in memory
 
     def __init__(self, table: ScoreTable, seed: int, options: Any, preset: str = "default"):
         self.table, self.seed, self.preset = table, seed, preset
@@ -74,48 +79,52 @@ class Strategy(ABC):
 
     @classmethod
     def resolved(cls, options: Any, preset: str) -> Any:
-        """Return the options in force under a preset.
+        """Return the effective options under a preset.
 
         Raises:
-            ConfigError: for an option that has no effect beside the others.
+            ConfigError: if an option has no effect in combination with the others.
         """
         return options
 
     def observe(self, samples: SampleSignals, pass_index: int, total_passes: int) -> None:  # noqa: B027
-        """Take the signals of a finished pass; by default the score table is all that is needed.
+        """Learn from the signals of a finished pass; does nothing by default, as the score table is updated already.
 
-        Called on rank 0 alone, in one thread, as all that follows.
+        This and the methods below are called on rank 0 only, in one thread.
 
         Args:
-            samples: one row per sample that the pass showed, at least one; features are in `table.features`.
-            pass_index: the pass, from 0.
-            total_passes: passes of the run.
+            samples: one row per observed sample, at least one; features are in `table.features`.
+            pass_index: index of the pass, from 0.
+            total_passes: number of passes in the run.
         """
 
     def observe_images(self, signals: Signals, pass_index: int, total_passes: int) -> None:  # noqa: B027
-        """Take the images of a finished pass, at least one, in the order of training; called with `needs_images`."""
+        """Learn from the images of a finished pass, at least one, in training order; called if `needs_images`."""
 
     @abstractmethod
     def select(self, request: Request) -> Selection:
-        """Return the selection of a pass; asked only for passes with a ratio below 1."""
+        """Return the selection of a pass; called only for passes with a ratio below 1."""
 
     def stats(self) -> dict[str, float]:
-        """Return figures of the last `observe`, by `stat_names`: any of balance, reward, policy_entropy."""
+        """Return the figures of the last `observe` named in `stat_names`: any of balance, reward, policy_entropy."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that lasts, as tensors and primitives; the table is saved elsewhere."""
+        """Return the strategy's state as tensors and primitives, without the table, which is saved elsewhere."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
-        """Take over what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
 
 
 _REGISTRY: dict[str, type[Strategy]] = {}
 
 
 def register(name: str) -> Callable[[type[Strategy]], type[Strategy]]:
-    """Return a class decorator that makes a strategy available as `agent.strategy=name`."""
+    """Return a class decorator that makes a strategy available as `agent.strategy=name`.
+
+    Raises:
+        ConfigError: when applied, if the class is not a `Strategy` or the name is taken.
+    """
 
     def add(cls: type[Strategy]) -> type[Strategy]:
         if not issubclass(cls, Strategy):
@@ -130,7 +139,7 @@ def register(name: str) -> Callable[[type[Strategy]], type[Strategy]]:
 
 
 def strategy_names() -> list[str]:
-    """Return the registered names."""
+    """Return the registered names, sorted."""
     return sorted(_REGISTRY)
 
 
@@ -138,7 +147,7 @@ def strategy_class(name: str) -> type[Strategy]:
     """Return the class for a registered name or 'package.module:Class'.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is no such strategy.
     """
     if name in _REGISTRY:
         return _REGISTRY[name]
@@ -159,10 +168,10 @@ def strategy_class(name: str) -> type[Strategy]:
 
 
 def resolve(settings: Settings) -> tuple[type[Strategy], Any]:
-    """Return the class of `settings.strategy` and the options in force.
+    """Return the class of `settings.strategy` and its effective options.
 
     Raises:
-        ConfigError: for a strategy, a preset or options that do not exist, or have no effect.
+        ConfigError: if the strategy, preset or an option does not exist or has no effect.
     """
     cls = strategy_class(settings.strategy)
     if settings.preset not in cls.presets:
@@ -174,15 +183,15 @@ def resolve(settings: Settings) -> tuple[type[Strategy], Any]:
 
 
 def refuse_inert(options: BaseModel, defaults: BaseModel, inert: dict[str, str]) -> None:
-    """Refuse options that were changed and have no effect.
+    """Refuse options that were changed from their defaults but have no effect.
 
     Args:
-        options: those in force.
-        defaults: what they are when nothing is set.
-        inert: option -> why it has no effect, for those that have none now.
+        options: the effective options.
+        defaults: the options when nothing is set.
+        inert: maps each option without effect to the reason.
 
     Raises:
-        ConfigError: naming the first of them.
+        ConfigError: naming the first such option.
     """
     for name, why in inert.items():
         value = getattr(options, name)

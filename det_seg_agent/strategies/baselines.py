@@ -1,4 +1,4 @@
-"""Strategies that learn nothing: full, random, and the largest last loss or entropy."""
+"""Baseline strategies without learning (full, random, top loss, top entropy), and `top`, which other rules use."""
 
 import torch
 from torch import Tensor
@@ -8,14 +8,20 @@ from det_seg_agent.strategies.base import Request, Selection, Strategy, register
 
 
 def top(score: Tensor, count: int, draw: torch.Generator, first: Tensor | None = None) -> Tensor:
-    """Return the `count` indices of the highest scores, rising; those in the mask `first`, and NaN, come before all.
+    """Return the indices of the `count` highest scores, (count,) int64, ascending.
 
-    Of equal scores `draw` chooses: by index the first classes of a sorted data set would always win.
+    Ties are broken at random: breaking them by index would favour the first classes of a sorted data set.
+
+    Args:
+        score: (n,) float32; NaN ranks highest.
+        count: number of indices, from 1 to n.
+        draw: generator that breaks ties.
+        first: (n,) bool, samples that rank above all others; optional.
     """
     score = score.nan_to_num(nan=float("inf"))
     if first is not None:
         score = score.masked_fill(first, float("inf"))
-    floor = score.kthvalue(len(score) - count + 1).values  # without a sort
+    floor = score.kthvalue(len(score) - count + 1).values  # cheaper than sorting
     chosen = score > floor
     tied = (score == floor).nonzero().squeeze(1)
     places = count - int(chosen.sum())
@@ -27,18 +33,18 @@ def top(score: Tensor, count: int, draw: torch.Generator, first: Tensor | None =
 
 @register("full")
 class Full(Strategy):
-    """Every sample in every pass: the stock training, observed."""
+    """Selects every sample in every pass: ordinary training, with signals recorded."""
 
     selects_all = True
 
     def select(self, request: Request) -> Selection:
-        """Return all."""
+        """Return all samples."""
         return Selection(torch.arange(len(self.table)))
 
 
 @register("random")
 class Random(Strategy):
-    """A uniform draw without replacement, anew for each pass."""
+    """Selects samples uniformly without replacement, independently in each pass."""
 
     def select(self, request: Request) -> Selection:
         """Return `count` random samples."""
@@ -49,19 +55,19 @@ class Random(Strategy):
 
 @register("loss")
 class TopLoss(Strategy):
-    """The samples with the largest loss at last sight."""
+    """Selects the samples with the largest last observed loss."""
 
     def select(self, request: Request) -> Selection:
-        """Return the `count` samples of the largest loss, unseen ones first."""
+        """Return the `count` samples with the largest loss, never-observed samples first."""
         self.table.score = self.table.last("loss")
         return Selection(top(self.table.score, request.count, generator(self.seed, "ties", request.pass_index)))
 
 
 @register("entropy")
 class TopEntropy(Strategy):
-    """The samples with the largest entropy at last sight."""
+    """Selects the samples with the largest last observed entropy."""
 
     def select(self, request: Request) -> Selection:
-        """Return the `count` samples of the largest entropy, unseen ones first."""
+        """Return the `count` samples with the largest entropy, never-observed samples first."""
         self.table.score = self.table.last("entropy")
         return Selection(top(self.table.score, request.count, generator(self.seed, "ties", request.pass_index)))

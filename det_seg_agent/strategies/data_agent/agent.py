@@ -1,4 +1,4 @@
-"""The agent: a policy that weighs samples, trained by PPO while the model trains (Data Agent, arXiv 2603.07433)."""
+"""The strategy `agent`: a policy that scores samples, trained by PPO during training (Data Agent, arXiv 2603.07433)."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -18,11 +18,11 @@ from det_seg_agent.strategies.data_agent.reward import RunningNorm, paper_diffic
 from det_seg_agent.strategies.round_robin import Turns
 from det_seg_agent.sums import SampleSignals
 
-ROWS = 4096  # samples that the policy scores at a time: they fit a processor's cache
+ROWS = 4096  # samples that the policy scores at a time, so that they fit the CPU cache
 
 
 class AgentOptions(BaseModel):
-    """Every switch of the agent; the defaults are preset=default, `PAPER` holds what the published recipe has else."""
+    """Options of the agent. The defaults are preset=default; `PAPER` lists what preset=paper overrides."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -97,7 +97,7 @@ PAPER: dict[str, Any] = {
 
 
 def inert_options(o: AgentOptions) -> dict[str, str]:
-    """Return the options that have no effect beside the others, each with the reason."""
+    """Return the options that have no effect in combination with the others, each with the reason."""
     rules = {
         "unless pick=top": (o.pick != "top", ("review_after", "review_share")),
         "unless pick=rate": (o.pick != "rate", ("floor", "stagger")),
@@ -112,7 +112,13 @@ def inert_options(o: AgentOptions) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Rows:
-    """What an update learns from: n samples (n,), their loss and entropy, and features (n, F), float32."""
+    """Training data of a policy update, n samples.
+
+    Attributes:
+        index: (n,) int64, dataset indices.
+        loss, entropy: (n,) float32.
+        features: (n, F) float32.
+    """
 
     index: Tensor
     loss: Tensor
@@ -121,7 +127,7 @@ class Rows:
 
     @classmethod
     def of(cls, signals: Signals) -> "Rows":
-        """Return one row per credited sample: the mean of its images, weighted by the share that shows it."""
+        """Return one row per sample: the mean over its images, weighted by share."""
         index, row = torch.unique(signals.index, return_inverse=True)
         weight = torch.zeros(len(index)).index_add_(0, row, signals.share).clamp_(min=1e-12)
         share = signals.share / weight[row]
@@ -135,13 +141,13 @@ class Rows:
 
     @classmethod
     def cat(cls, parts: "list[Rows]") -> "Rows":
-        """Return the rows of all parts, in order."""
+        """Concatenate the rows of all parts."""
         return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in cls.__dataclass_fields__))
 
 
 @register("agent")
 class Agent(Strategy):
-    """Beta policy over samples, whose weights are rates of selection (`pick=rate`) or an order (`pick=top`)."""
+    """Scores samples with a Beta policy. Scores are selection rates (`pick=rate`) or a ranking (`pick=top`)."""
 
     Options: ClassVar[type[BaseModel]] = AgentOptions
     presets = ("default", "paper")
@@ -154,7 +160,7 @@ class Agent(Strategy):
         self.feature_dim, self.keeps_features = o.feature_dim, o.fresh_scores
         self.weighs = o.inverse_ratio_loss
         self.needs_sufficiency = o.difficulty == "insufficiency"
-        # The published recipe learns from mini-batch after mini-batch, and from features as they were in each.
+        # The published recipe learns from successive mini-batches, with the features of each forward.
         self.needs_images = o.update_batches is not None or o.scaling == "paper" or not o.fresh_scores
         self.needs_images |= o.advantage == "gae"
         self.levels = Levels(len(table), o.memory)
@@ -165,7 +171,11 @@ class Agent(Strategy):
 
     @classmethod
     def resolved(cls, options: Any, preset: str) -> Any:
-        """Return the options in force: preset=paper has other defaults."""
+        """Return the effective options: preset=paper has other defaults.
+
+        Raises:
+            ConfigError: if an option has no effect in combination with the others.
+        """
         defaults = cls.Options(**(PAPER if preset == "paper" else {}))
         options = cls.Options(**{**defaults.model_dump(), **options.model_dump(exclude_unset=True)})
         refuse_inert(options, defaults, inert_options(options))
@@ -180,7 +190,7 @@ class Agent(Strategy):
         return self.ppo
 
     def observe(self, samples: SampleSignals, pass_index: int, total_passes: int) -> None:
-        """Take the levels and features of a pass, then train the policy on it."""
+        """Update levels and feature statistics from a pass, then train the policy, unless it learns from images."""
         self.levels.update(samples)
         if self.keeps_features:
             self.table.features.standardise(samples.index)
@@ -189,7 +199,7 @@ class Agent(Strategy):
             self._report([self._update([rows], pass_index, 0, pass_index / max(total_passes, 1))])
 
     def observe_images(self, signals: Signals, pass_index: int, total_passes: int) -> None:
-        """Train the policy on the pass, one group of mini-batches after the other."""
+        """Train the policy on the images of a pass, one group of `update_batches` mini-batches at a time."""
         o = self.options
         steps = int(signals.step[-1]) + 1
         group = o.update_batches or steps
@@ -207,7 +217,7 @@ class Agent(Strategy):
         self._stats = {key: sum(f[i] for f in figures) / len(figures) for i, key in enumerate(self.stat_names)}
 
     def _update(self, rows: list[Rows], pass_index: int, first: int, progress: float) -> tuple[float, float, float]:
-        """Make one update from some mini-batches; return (balance, mean reward, policy entropy in nats)."""
+        """Update the policy on some mini-batches; return (balance, mean reward, policy entropy in nats)."""
         o = self.options
         draw = generator(self.seed, "ppo", pass_index, first)
         every = rows[0] if len(rows) == 1 else Rows.cat(rows)
@@ -246,7 +256,7 @@ class Agent(Strategy):
         return float(torch.stack(balances).mean()), reward_mean, policy_entropy
 
     def _state(self, index: Tensor | slice, features: Tensor | None = None) -> Tensor:
-        """Return what the policy sees of samples, (n, S) float32: features, the stored ones or these, and levels."""
+        """Return the policy's input (n, S) float32: features (by default the stored ones) and, if used, levels."""
         if features is None:
             features = self.table.features.standardised(index)
         return torch.cat([features, self.levels.inputs(index)], 1) if self.options.history else features
@@ -257,7 +267,7 @@ class Agent(Strategy):
         return [Rows.of(part.images(a, b)) for a, b in zip([0, *counts[:-1]], counts, strict=True)]
 
     def _gae(self, reward: Tensor, value: Tensor, lengths: list[int]) -> Tensor:
-        """Lay the mini-batches' rows along time, padded to the longest, and return the advantages of the real ones."""
+        """Return advantages (n,) by GAE over the mini-batches as time steps, padded to the longest."""
         shape = (len(lengths), max(lengths))
         valid = torch.arange(shape[1])[None] < torch.tensor(lengths)[:, None]
         rewards, values = torch.zeros(shape), torch.zeros(shape)
@@ -265,7 +275,7 @@ class Agent(Strategy):
         return gae(rewards, values, valid, self.options.gamma, self.options.lam)[valid]
 
     def select(self, request: Request) -> Selection:
-        """Score every sample with the current policy (default), and return `count` of them by rate or by order."""
+        """Score all samples with the current policy (unless `fresh_scores=false`); select `count` by rate or rank."""
         o, table = self.options, self.table
         if o.fresh_scores and self.ppo is not None:
             draw = generator(self.seed, "score", request.pass_index)
@@ -284,7 +294,7 @@ class Agent(Strategy):
         return Selection(indices, weights)
 
     def _top(self, request: Request, ties: torch.Generator) -> Tensor:
-        """Return the `count` samples of the highest weights; some places are for samples that are due for review."""
+        """Return the `count` samples with the highest scores; some places are reserved for reviews."""
         o, table = self.options, self.table
         first = table.never_seen()
         if o.review_after:
@@ -297,11 +307,11 @@ class Agent(Strategy):
         return top(table.score, request.count, ties, first)
 
     def stats(self) -> dict[str, float]:
-        """Return balance w, mean reward (before normalisation) and policy entropy in nats of the last pass."""
+        """Return the last pass's balance w, mean reward (before normalisation) and policy entropy in nats."""
         return self._stats
 
     def state_dict(self) -> dict[str, Any]:
-        """Return policy, optimizer, reward statistics, levels, and how due each sample is."""
+        """Return policy, optimizer, reward statistics, levels and round-robin priorities."""
         state: dict[str, Any] = {"norm": self.norm.state_dict(), "ppo": None}
         state |= {"due": self.turns.due, "levels": self.levels.state_dict()}
         if self.ppo is not None:
@@ -310,10 +320,10 @@ class Agent(Strategy):
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.norm.load_state_dict(state["norm"])
         self.levels.load_state_dict(state["levels"])
         self.turns.due = state["due"].clone()
-        self.ppo = None  # a state from before the first signals takes the policy back too
+        self.ppo = None  # a state from before the first signals has no policy
         if state["ppo"] is not None:
             self._learner(state["state_dim"]).load_state_dict(state["ppo"])

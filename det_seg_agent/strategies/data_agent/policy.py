@@ -1,4 +1,4 @@
-"""The actor and the critic (Data Agent, section 3; initialisation as in CleanRL's ppo_continuous_action.py)."""
+"""Actor and critic of the agent (Data Agent, section 3; initialised as in CleanRL's ppo_continuous_action.py)."""
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,18 @@ def _mlp(inputs: int, hidden: int, outputs: int, gain: float, seed: torch.Genera
 
 
 class BetaPolicy(nn.Module):
-    """Actor: state (B, S) -> Beta(alpha, beta), both softplus + 1 (unimodal); critic: state (B, S) -> value (B,)."""
+    """Actor: state (B, S) -> Beta(alpha, beta), both softplus + 1 (unimodal); critic: state (B, S) -> value (B,).
+
+    Args:
+        state_dim: S.
+        hidden: width of the two hidden layers.
+        seed: seed of the initial weights.
+    """
 
     def __init__(self, state_dim: int, hidden: int, seed: int):
         super().__init__()
         draw = generator(seed, "policy", state_dim, hidden)
-        with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global stream before we initialise
+        with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator when constructed
             self.actor = _mlp(state_dim, hidden, 2, 0.01, draw)
             self.critic = _mlp(state_dim, hidden, 1, 1.0, draw)
 
@@ -47,7 +53,7 @@ class BetaPolicy(nn.Module):
 
     @torch.no_grad()
     def act(self, state: Tensor, draw: torch.Generator) -> Tensor:
-        """Draw actions (B,) in (0, 1) from the generator: a Beta draw is one of two Gamma draws over their sum."""
+        """Draw actions (B,) in (0, 1): a Beta draw is one of two Gamma draws divided by their sum."""
         concentration = F.softplus(self.actor(state)) + 1
         gamma = torch._standard_gamma(concentration, generator=draw)
         return (gamma[:, 0] / gamma.sum(1)).clamp_(EPS, 1 - EPS)

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation (Schulman et al. 2017) for a policy that weighs samples."""
+"""Proximal policy optimisation (PPO, Schulman et al. 2017) of the agent's policy."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +11,14 @@ from det_seg_agent.strategies.data_agent.policy import BetaPolicy
 
 @dataclass(frozen=True)
 class PpoConfig:
-    """Hyper-parameters of an update."""
+    """Hyper-parameters of PPO."""
 
-    lr: float  # Adam's learning rate at the start of the run
-    lr_final: float  # share of it at the end; it falls linearly
+    lr: float  # Adam's initial learning rate
+    lr_final: float  # final learning rate as a fraction of `lr`; the decay is linear
     adam_eps: float  # Adam's epsilon
     weight_decay: float  # Adam's L2 penalty
     clip: float  # clip range of the probability ratio
-    epochs: int  # times that an update goes over its samples
+    epochs: int  # epochs over the samples of an update
     minibatch: int | None  # samples in a gradient step; None: all of an update
     value_coef: float  # weight of the critic's squared error
     entropy_coef: float  # weight of the policy's entropy
@@ -27,9 +27,15 @@ class PpoConfig:
 
 
 def gae(rewards: Tensor, values: Tensor, valid: Tensor, gamma: float, lam: float) -> Tensor:
-    """Generalised advantage estimation over (T, R) steps by row, value 0 after the last valid one.
+    """Return generalised advantage estimates (T, R) of R trajectories; the value after the last valid step is 0.
 
-    The published recipe lays consecutive mini-batches along T and treats row r of each as one trajectory.
+    The published recipe takes T consecutive mini-batches and treats row r of each as one trajectory.
+
+    Args:
+        rewards, values: (T, R) float32.
+        valid: (T, R) bool, False for padding.
+        gamma: discount.
+        lam: lambda of GAE.
     """
     advantages = torch.zeros_like(rewards)
     running = torch.zeros_like(rewards[0])
@@ -43,7 +49,7 @@ def gae(rewards: Tensor, values: Tensor, valid: Tensor, gamma: float, lam: float
 
 
 class Ppo:
-    """Updates a `BetaPolicy` from (state, action, reward) of samples."""
+    """Trains a `BetaPolicy` by PPO with Adam."""
 
     def __init__(self, policy: BetaPolicy, config: PpoConfig):
         self.policy, self.config = policy, config
@@ -52,20 +58,20 @@ class Ppo:
         )
 
     def anneal(self, progress: float) -> None:
-        """Set the learning rate for `progress` in [0, 1] of the run."""
+        """Set the learning rate for `progress` in [0, 1] through the run."""
         share = 1 - (1 - self.config.lr_final) * min(max(progress, 0.0), 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * share
 
     def update(self, state: Tensor, action: Tensor, advantage: Tensor, target: Tensor, draw: torch.Generator) -> float:
-        """Make one update from n samples and return the mean policy entropy (nats) that it began with.
+        """Make one update from n samples and return the mean policy entropy (nats) before it.
 
         Args:
             state: (n, S) float32.
-            action: (n,) in (0, 1), drawn from the policy as it is now.
-            advantage: (n,); it is divided by its std here.
-            target: (n,), what the critic should say.
-            draw: orders the mini-batches.
+            action: (n,) float32 in (0, 1), drawn from the current policy.
+            advantage: (n,) float32; divided by its standard deviation here.
+            target: (n,) float32, targets of the critic.
+            draw: generator that shuffles the mini-batches.
         """
         config = self.config
         if config.centre_advantage:
@@ -94,10 +100,10 @@ class Ppo:
         self.optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the policy's and the optimizer's state."""
+        """Return the states of policy and optimizer."""
         return {"policy": self.policy.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
