@@ -1,4 +1,4 @@
-"""Entropy and features of images, from what a head gets and gives."""
+"""Entropy and features of images, from the outputs and inputs of a head. The criterion and its splits use them."""
 
 import math
 from typing import Any
@@ -7,18 +7,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PLACES = 100  # anchors of an image that its entropy is the mean over
+PLACES = 100  # anchors per image over which the entropy is averaged
 LN2 = math.log(2)
 
 
 def binary_entropy(logit: Tensor) -> Tensor:
-    """Return the entropy, over ln 2, of sigmoid(logit), of the same shape."""
+    """Return the entropy of sigmoid(logit) divided by ln 2, of the same shape."""
     p = logit.sigmoid()
     return -(p * F.logsigmoid(logit) + (1 - p) * F.logsigmoid(-logit)) / LN2
 
 
 def softmax_entropy(logits: Tensor) -> Tensor:
-    """Return the entropy, over ln C, of the softmax over dimension 1; of the sigmoid where C is 1."""
+    """Return the entropy of the softmax over dimension 1, of size C, divided by ln C; of the sigmoid if C is 1."""
     logits = logits.detach().float()
     if logits.shape[1] == 1:
         return binary_entropy(logits[:, 0])
@@ -27,10 +27,14 @@ def softmax_entropy(logits: Tensor) -> Tensor:
 
 
 def entropy_of(scores: Tensor, foreground: Tensor) -> Tensor:
-    """Return (B,) in [0, 1]: mean binary entropy, over ln 2, of the best class at the places that matter.
+    """Return (B,) float32 in [0, 1]: mean binary entropy, divided by ln 2, of the best class at the relevant anchors.
 
-    These are the assigned anchors and then the most confident ones, `PLACES` together, out of thousands of background
-    anchors. `scores` are logits (B, nc, A); `foreground` is (B, A) bool.
+    These are `PLACES` anchors: the assigned ones first, then the most confident ones; thousands of background anchors
+    are left out.
+
+    Args:
+        scores: (B, nc, A) logits.
+        foreground: (B, A) bool, assigned anchors.
     """
     best = scores.detach().float().amax(1)
     places = (best + 1e4 * foreground).topk(min(PLACES, best.shape[1]), dim=1).indices
@@ -38,28 +42,29 @@ def entropy_of(scores: Tensor, foreground: Tensor) -> Tensor:
 
 
 def pooled(levels: Any) -> Tensor:
-    """Return (B, F) float32: feature maps (B, C, h, w), one or several, averaged over space and joined."""
+    """Return (B, F) float32: one or several feature maps (B, C, h, w), averaged over space and concatenated."""
     levels = [levels] if isinstance(levels, Tensor) else levels
     return torch.cat([level.detach().float().flatten(2).mean(2) for level in levels], 1)
 
 
 class FeatureTap:
-    """Takes the pooled inputs of a head as they come, by a forward pre-hook.
+    """Records the pooled inputs of a head by a forward pre-hook.
 
-    A copy or a pickle of it, as in the EMA model and the checkpoints made of it, does nothing and needs no module of
-    ours: it is a built-in that returns the inputs as they are.
+    A copy or pickle, as in the EMA model and its checkpoints, is a built-in function that has no effect, so loading
+    one does not need our package.
 
     Attributes:
-        last: (B, F) float32, of the last training forward.
+        last: (B, F) float32, pooled inputs of the last training forward.
     """
 
     last: Tensor
 
     def __init__(self, head: nn.Module):
-        linear = getattr(head, "linear", None)  # that of a classification head gets what is pooled already
+        linear = getattr(head, "linear", None)  # in a classification head its input is already pooled
         (head if linear is None else linear).register_forward_pre_hook(self)
 
     def __call__(self, module: nn.Module, args: Any) -> None:
+        """Record the inputs `args` of a training forward."""
         if module.training:
             inputs = args[0]
             flat = isinstance(inputs, Tensor) and inputs.dim() == 2

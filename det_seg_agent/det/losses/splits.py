@@ -1,6 +1,7 @@
-"""How each stock criterion is taken apart into its images' losses.
+"""Per-image decomposition of each stock criterion; `SignalCriterion` uses it.
 
-A split puts terms that know their images (`parts`, `rtdetr`) into a stock criterion, which then goes on as before.
+A split replaces loss terms of a stock criterion by versions that also record per-image values (`parts`, `rtdetr`,
+`semantic`).
 """
 
 from typing import Any
@@ -40,12 +41,12 @@ from det_seg_agent.errors import ConfigError
 
 
 class Split:
-    """What a criterion is taken apart by.
+    """Base class: decomposes a criterion's loss by image.
 
     Attributes:
         stock: the criterion.
-        scored: the criterion whose assigner gives the targets of the branch that predicts, where there is one.
-        sees_features: whether the criterion gets the head's inputs; they are taken off the head where it does not.
+        scored: the criterion whose assigner makes the targets of the predicting branch; None if there is none.
+        sees_features: whether the criterion receives the head's inputs; otherwise a hook on the head records them.
     """
 
     scored: Any = None
@@ -55,34 +56,34 @@ class Split:
         self.stock = stock
 
     def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
-        """Get ready for a batch of images, with factors (B,) of their losses or None."""
+        """Prepare for a batch of B images with loss weights (B,) or None."""
         raise NotImplementedError
 
     def call(self, preds: Any, batch: dict[str, Any], **more: Any) -> Any:
-        """Return what the criterion returns."""
+        """Return the criterion's result."""
         return self.stock(preds, batch, **more)
 
     def parts(self) -> Tensor:
-        """Return (B, K) float32: each image's part of every loss item, with gains, in the host's order."""
+        """Return (B, K) float32: each image's part of each loss item, including gains, in the host's order."""
         raise NotImplementedError
 
     def total(self) -> Tensor:
-        """Return (B,) float32: each image's part of what is minimised, of which a batch's loss is the sum.
+        """Return (B,) float32: each image's part of the minimised loss; the batch's loss is the sum.
 
-        The host multiplies it by the batch's size, but for classification and RT-DETR.
+        The host multiplies the loss by the batch size, except for classification and RT-DETR.
         """
         return self.parts().sum(1)
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
-        """Return (B,) float32 in [0, 1], of the predictions that `call` got."""
+        """Return the entropy (B,) float32 in [0, 1] of the predictions `preds`."""
         raise NotImplementedError
 
     def features(self, preds: Any) -> Tensor:
-        """Return (B, F) float32, where `sees_features`."""
+        """Return the features (B, F) float32; only if `sees_features`."""
         raise NotImplementedError
 
 
-# Loss item of the host -> the part that it is the sum of, and the host's gain.
+# Loss item of the host -> name of its per-image part and of the host's gain.
 ITEMS = {
     "box_loss": ("box", "box"),
     "seg_loss": ("mask", "box"),
@@ -97,7 +98,7 @@ ITEMS = {
 
 
 class Dense(Split):
-    """`v8DetectionLoss` and what is derived from it."""
+    """Split of `v8DetectionLoss` and its subclasses."""
 
     sees_features = True
 
@@ -144,7 +145,7 @@ class Dense(Split):
         return torch.stack(columns, 1)
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
-        """See `Split`; binary, of the best class."""
+        """See `Split`; binary entropy of the best class."""
         return entropy_of(self.stock.parse_output(preds)["scores"], self.state.foreground)
 
     def features(self, preds: Any) -> Tensor:
@@ -153,7 +154,7 @@ class Dense(Split):
 
 
 class EndToEnd(Split):
-    """`E2ELoss`: two dense losses, whose shares of the loss change over epochs; the one-to-one branch is shown."""
+    """Split of `E2ELoss`: two dense losses whose weights change over epochs; the one-to-one branch predicts."""
 
     sees_features = True
 
@@ -168,7 +169,7 @@ class EndToEnd(Split):
         self.one.begin(batch, weights)
 
     def parts(self) -> Tensor:
-        """See `Split`; of the one-to-one branch, as the host shows it."""
+        """See `Split`; of the one-to-one branch, which the host reports."""
         return self.one.parts()
 
     def total(self) -> Tensor:
@@ -185,14 +186,14 @@ class EndToEnd(Split):
 
 
 class Classification(Split):
-    """`v8ClassificationLoss`: a mean over images. It has no terms to replace, and is called for itself."""
+    """Split of `v8ClassificationLoss`, a mean over images. No term is replaced."""
 
     def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
         """See `Split`."""
         self.weights = weights
 
     def call(self, preds: Any, batch: dict[str, Any], **more: Any) -> Any:
-        """Return what the stock criterion does, for weighted images too."""
+        """Return the stock criterion's result, weighted if there are weights."""
         logits = preds[1] if isinstance(preds, list | tuple) else preds
         loss = F.cross_entropy(logits, batch["cls"], reduction="none")
         self.own = loss.detach().float() / len(loss)
@@ -205,12 +206,12 @@ class Classification(Split):
         return self.own[:, None]
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
-        """See `Split`; of the softmax, over ln(classes)."""
+        """See `Split`; of the softmax, divided by ln(classes)."""
         return softmax_entropy(preds[1] if isinstance(preds, list | tuple) else preds)
 
 
 class Semantic(Split):
-    """`SemanticSegmentationLoss`."""
+    """Split of `SemanticSegmentationLoss`."""
 
     def __init__(self, stock: Any):
         super().__init__(stock)
@@ -225,7 +226,7 @@ class Semantic(Split):
         return self.terms.parts()
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
-        """See `Split`; of the softmax over ln(classes), at the head's own resolution, the mean over valid pixels."""
+        """See `Split`; mean over valid pixels, at the head's resolution, of the softmax's divided by ln(classes)."""
         logits = preds[0] if isinstance(preds, tuple) else preds
         valid = (batch["semantic_mask"].to(logits.device) != 255).float()
         valid = F.interpolate(valid[:, None], size=logits.shape[2:], mode="nearest-exact")[:, 0]
@@ -233,7 +234,7 @@ class Semantic(Split):
 
 
 class Queries(Split):
-    """`RTDETRDetectionLoss`."""
+    """Split of `RTDETRDetectionLoss`."""
 
     def __init__(self, stock: Any):
         super().__init__(stock)
@@ -244,11 +245,11 @@ class Queries(Split):
         self.terms.begin(len(batch["gt_groups"]), weights)
 
     def parts(self) -> Tensor:
-        """See `Split`; of the last decoder layer, as the host shows it."""
+        """See `Split`; of the last decoder layer, which the host reports."""
         return self.terms.parts()
 
     def total(self) -> Tensor:
-        """See `Split`; of all layers and the denoising queries."""
+        """See `Split`; includes all layers and the denoising queries."""
         return self.terms.total
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
@@ -270,7 +271,7 @@ def split_of(stock: Any) -> Split:
     """Return the split of a stock criterion.
 
     Raises:
-        ConfigError: for one that is not known here, or is derived from one that is.
+        ConfigError: if its class is not in `SPLITS`; subclasses are not accepted.
     """
     inner = [stock.one2many, stock.one2one] if type(stock) is E2ELoss else []
     for each in [stock, *inner]:
