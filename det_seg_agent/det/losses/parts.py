@@ -1,8 +1,8 @@
-"""The terms of the stock YOLO losses, each of which also keeps every image's part of it.
+"""The stock YOLO loss terms, extended to record each image's part. `splits.Dense` uses them.
 
-The formulas are the host's (ultralytics 8.4.190, `utils/loss.py`); what differs is that a term is summed by image on
-the way, and that images may be weighted. Parts are detached and stay on the device. What the host waits for, the
-indices of the assigned anchors and the images that have any, is waited for here as often; nothing is added to it.
+The formulas are the host's (ultralytics 8.4.190, `utils/loss.py`). In addition each term is summed by image, and
+images may be weighted. Parts are detached and stay on the device. There are no device synchronisations besides the
+host's own (for the indices of the assigned anchors, and for the images that have any).
 """
 
 import math
@@ -18,15 +18,15 @@ from ultralytics.utils.tal import bbox2dist, rbox2dist
 
 
 class BatchState:
-    """What the terms of one loss share about a batch of B images.
+    """State of a batch of B images that the terms of one loss share.
 
     Attributes:
         images: B.
-        weights: (B,) factors of the images' losses, or None.
+        weights: (B,) float32, loss weights of the images, or None.
         foreground: (B, A) bool, the assigned anchors.
-        rows: (N,) int64, the image of each assigned anchor, in the order of `foreground`.
+        rows: (N,) int64, image of each assigned anchor, in the order of `foreground`.
         normaliser: `target_scores_sum`, by which the host divides.
-        parts: name of a loss item -> (B,) float32, each image's part of it, unweighted and without the host's gain.
+        parts: maps a loss item to (B,) float32, each image's part of it, unweighted and without the host's gain.
     """
 
     weights: Tensor | None
@@ -35,12 +35,12 @@ class BatchState:
     normaliser: Any
 
     def begin(self, images: int, weights: Tensor | None) -> None:
-        """Forget the last batch."""
+        """Reset for a batch of `images` images with loss weights (B,) or None."""
         self.images, self.weights, self.normaliser = images, weights, 1
         self.parts: dict[str, Tensor] = {}
 
     def take(self, name: str, values: Tensor, rows: Tensor, divisor: Any) -> Tensor:
-        """Note the parts of item `name`, and return the values (N, ...), weighted where images are weighted."""
+        """Record the parts of item `name`, and return the values (N, ...), weighted if images are weighted."""
         own = values.detach().float()
         own = own.flatten(1).sum(1) if own.dim() > 1 else own
         self.parts[name] = own.new_zeros(self.images).index_add(0, rows, own) / divisor
@@ -49,15 +49,15 @@ class BatchState:
         return values * self.weights[rows].view(-1, *[1] * (values.dim() - 1))
 
     def in_order(self) -> Tensor:
-        """Return (B,) int64: the images with assigned anchors, in order, and then the others."""
+        """Return (B,) int64: the images with assigned anchors in ascending order, then the others."""
         return self.foreground.any(1).int().argsort(descending=True, stable=True)
 
 
 class ImageBce(nn.BCEWithLogitsLoss):
-    """The element-wise class loss (B, A, nc), times the images' weights where there are any.
+    """Element-wise class loss (B, A, nc), multiplied by the images' weights if there are any.
 
     Attributes:
-        cls: (B,) each image's sum, with class weights and without the images' own.
+        cls: (B,) float32, sum for each image, with class weights but without image weights.
     """
 
     class_weights: Tensor | None = None
@@ -68,28 +68,28 @@ class ImageBce(nn.BCEWithLogitsLoss):
         self.state = state
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Return the stock tensor."""
+        """Return the stock tensor, weighted if images are weighted."""
         out: Tensor = super().forward(input, target)
-        # Now, as the host goes on to multiply by its class weights in place.
+        # Sum here, as the host then multiplies the result by its class weights in place.
         scores = out.detach().float()
         self.cls = (scores if self.class_weights is None else scores * self.class_weights).sum((1, 2))
-        self.state.foreground = torch.zeros_like(target[..., 0], dtype=torch.bool)  # until there are boxes
+        self.state.foreground = torch.zeros_like(target[..., 0], dtype=torch.bool)  # until the box loss sets it
         return out if self.state.weights is None else out * self.state.weights.view(-1, 1, 1)
 
 
 class ImageBboxLoss(BboxLoss):
-    """(1 - CIoU) and DFL (arXiv 2006.04388) or L1 of `BboxLoss`, per assigned anchor, times its target score."""
+    """`BboxLoss`: (1 - CIoU) and DFL (arXiv 2006.04388) or L1 per assigned anchor, times its target score."""
 
     def __init__(self, reg_max: int, state: BatchState):
         super().__init__(reg_max)
         self.state = state
 
     def overlap(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Return (N, 1)."""
+        """Return the CIoU (N, 1)."""
         return bbox_iou(pred, target, xywh=False, CIoU=True)
 
     def distances(self, anchors: Tensor, target: Tensor, reg_max: int | None) -> Tensor:
-        """Return (B, A, 4)."""
+        """Return the distances (B, A, 4) from anchors to box sides."""
         return bbox2dist(anchors, target, reg_max)
 
     def forward(
@@ -104,7 +104,7 @@ class ImageBboxLoss(BboxLoss):
         imgsz: Tensor,
         stride: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Return (box, DFL or L1) losses, scalars."""
+        """Return the box loss and the DFL or L1 loss, both scalars."""
         state, at = self.state, fg_mask.nonzero(as_tuple=True)
         state.foreground, state.rows, state.normaliser = fg_mask, at[0], target_scores_sum
         score = target_scores[at].sum(-1, keepdim=True)
@@ -124,21 +124,21 @@ class ImageBboxLoss(BboxLoss):
 
 
 class ImageRotatedBboxLoss(ImageBboxLoss):
-    """(1 - ProbIoU) and DFL or L1 of `RotatedBboxLoss`."""
+    """`RotatedBboxLoss`: (1 - ProbIoU) and DFL or L1."""
 
-    floor = 0.01  # the host's
+    floor = 0.01  # the host's value
 
     def overlap(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Return (N, 1)."""
+        """Return the ProbIoU (N, 1)."""
         return probiou(pred, target, floor=self.floor)
 
     def distances(self, anchors: Tensor, target: Tensor, reg_max: int | None) -> Tensor:
-        """Return (B, A, 4)."""
+        """Return the distances (B, A, 4) from anchors to box sides."""
         return rbox2dist(target[..., :4], anchors, target[..., 4:5], reg_max=reg_max)
 
 
 class ImageAngles:
-    """`v8OBBLoss.calculate_angle_loss`."""
+    """Replacement of `v8OBBLoss.calculate_angle_loss`."""
 
     def __init__(self, state: BatchState):
         self.state = state
@@ -146,7 +146,7 @@ class ImageAngles:
     def __call__(
         self, pred: Tensor, target: Tensor, fg_mask: Tensor, weight: Tensor, normaliser: Any, lambda_val: int = 3
     ) -> Tensor:
-        """Return the loss, a scalar; arguments as the host's."""
+        """Return the loss, a scalar; the arguments are the host's."""
         pred, target = pred[fg_mask], target[fg_mask]
         log_ratio = torch.log((target[:, 2] + 1e-9) / (target[:, 3] + 1e-9))
         delta = pred[:, 4] - target[:, 4]
@@ -156,7 +156,7 @@ class ImageAngles:
 
 
 class ImageMasks:
-    """`v8SegmentationLoss.single_mask_loss`, which the host calls for the images with assigned anchors, in order."""
+    """`v8SegmentationLoss.single_mask_loss`; the host calls it for each image with assigned anchors, in order."""
 
     def __init__(self, stock: Callable[..., Tensor], state: BatchState):
         self.stock, self.state = stock, state
@@ -172,7 +172,7 @@ class ImageMasks:
         return loss if self.state.weights is None else loss * self.weights[len(self.values) - 1]
 
     def drain(self) -> None:
-        """Note the parts of the batch."""
+        """Record the parts of the batch."""
         if self.values:
             values = torch.stack(self.values)
             parts = values.new_zeros(self.state.images).index_copy(0, self.state.in_order()[: len(values)], values)
@@ -181,7 +181,7 @@ class ImageMasks:
 
 
 class ImageBceDice(BCEDiceLoss):
-    """`BCEDiceLoss`, a mean over equally large images and so over the images' own losses."""
+    """`BCEDiceLoss`; images are equally large, so the batch's mean is the mean of the images' losses."""
 
     def __init__(self, stock: BCEDiceLoss, state: BatchState):
         super().__init__(stock.weight_bce, stock.weight_dice)
@@ -230,15 +230,15 @@ class ImageVisibility(nn.BCEWithLogitsLoss):
         """Return the loss, a scalar."""
         loss = F.binary_cross_entropy_with_logits(input, target, reduction="none")
         loss = self.state.take("visibility", loss, self.state.rows, loss.numel())
-        # The mean of the plain losses rounds otherwise in its gradient.
+        # Call the stock loss if possible: a mean over element-wise losses rounds differently in the gradient.
         return super().forward(input, target) if self.state.weights is None else loss.mean()
 
 
 class ImageRle(RLELoss):
-    """`RLELoss`, a mean over the visible keypoints, cut at zero by the caller.
+    """`RLELoss`, a mean over the visible keypoints, clamped at zero by the caller.
 
-    An image's part may be negative; where the mean is cut, all parts are zero, as is the gradient. Should the host
-    leave keypoints out as not finite, the parts are NaN: it is not known whose they were.
+    An image's part may be negative. If the mean is clamped, all parts are zero, as is the gradient. If the host drops
+    keypoints that are not finite, the parts are NaN, as it is unknown which images they belong to.
     """
 
     def __init__(self, stock: Any, state: BatchState):
@@ -247,7 +247,7 @@ class ImageRle(RLELoss):
         self.visible: Tensor
 
     def call(self, pred_kpt: Tensor, gt_kpt: Tensor, kpt_mask: Tensor) -> Tensor:
-        """Stand in for `PoseLoss26.calculate_rle_loss`, as it knows the visible keypoints (N, K) bool."""
+        """Wrap `PoseLoss26.calculate_rle_loss` to record the visible keypoints `kpt_mask` (N, K) bool."""
         self.visible = kpt_mask
         return self.caller(pred_kpt, gt_kpt, kpt_mask)
 
@@ -256,7 +256,7 @@ class ImageRle(RLELoss):
         loss = torch.log(sigma) - log_phi.unsqueeze(1)
         loss = (loss + (torch.log(sigma * 2) + torch.abs(error))) * target_weight.unsqueeze(1) / len(loss)
         visible = self.visible.flatten()
-        at = visible.int().argsort(descending=True, stable=True)[: len(loss)]  # `nonzero` would wait for the device
+        at = visible.int().argsort(descending=True, stable=True)[: len(loss)]  # `nonzero` would synchronise
         total = self.state.take("rle", loss, self.state.rows[at // self.visible.shape[1]], 1).sum()
         parts = torch.where(total.detach() > 0, self.state.parts["rle"], 0.0)
         self.state.parts["rle"] = torch.where(visible.sum() == len(loss), parts, math.nan)

@@ -32,7 +32,8 @@ def gae(rewards: Tensor, values: Tensor, valid: Tensor, gamma: float, lam: float
     The published recipe takes T consecutive mini-batches and treats row r of each as one trajectory.
 
     Args:
-        rewards, values: (T, R) float32.
+        rewards: (T, R) float32.
+        values: (T, R) float32, the critic's estimates.
         valid: (T, R) bool, False for padding.
         gamma: discount.
         lam: lambda of GAE.
