@@ -1,16 +1,16 @@
-"""How well a segmentor does on each training image."""
+"""Sufficiency, min(precision, recall), of each training image, from pixel counts. `seg.signals` uses it."""
 
 import torch
 from torch import Tensor
 
 
 def pixel_counts(predicted: Tensor, label: Tensor, valid: Tensor, classes: int) -> Tensor:
-    """Return, by image and class, the valid pixels that are right, predicted and labelled, (3, B, classes) float32.
+    """Count, by image and class, the valid pixels that are correct, predicted and labelled; (3, B, classes) float32.
 
     Args:
-        predicted: (B, h, w) int64, class of each pixel.
-        label: (B, h, w) int64.
-        valid: (B, h, w) bool; what lies outside does not count.
+        predicted: (B, h, w) int64, predicted class of each pixel.
+        label: (B, h, w) int64, true class of each pixel.
+        valid: (B, h, w) bool; other pixels do not count.
         classes: number of classes.
     """
     counts = torch.zeros(3, len(label), classes, device=label.device)
@@ -25,11 +25,11 @@ def pixel_counts(predicted: Tensor, label: Tensor, valid: Tensor, classes: int) 
 def sufficiency(counts: Tensor) -> Tensor:
     """Return min(precision, recall) of each image, both averaged over classes, (B,) float32 in [0, 1].
 
-    AFSS (arXiv 2603.17684, section 3) defines it for boxes; here pixels are what is found. Precision counts the classes
-    that are predicted, recall those that are there.
+    AFSS (arXiv 2603.17684, section 3) defines it for boxes; we use pixels instead. Precision is averaged over the
+    predicted classes, recall over the labelled ones.
 
     Args:
-        counts: (3, B, classes) of `pixel_counts`; those of parts of the images may be added up.
+        counts: (3, B, classes) from `pixel_counts`; counts of parts of the images may be summed.
     """
     right, predicted, labelled = counts
     precision, recall = (
