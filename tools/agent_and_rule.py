@@ -88,7 +88,7 @@ def train(task: str, folder: Path, seed: int) -> None:
 
 
 def main() -> int:
-    """Train, and print the means over the passes with a selection as JSON."""
+    """Train, and print as JSON the means over the passes that select."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="+", choices=["detection", "segmentation"])
     parser.add_argument("--seed", type=int, default=0)

@@ -163,7 +163,7 @@ class AgentTrainerMixin(LoopMixin):
         self.report.until = f"time={self.args.time:g} hours are over" if self.args.time else ""
         if self.saved is not None:
             self.selector.load_state_dict(self.saved["selector"], other_length=True)
-            # As in `get_dataloader`.
+            # The host bases its warm-up on the loader's length, as in `get_dataloader`.
             self.selector.sampler.set_selection(torch.arange(len(self.selector)))
         if RANK in {-1, 0}:
             self.report.begin(self.start_epoch)

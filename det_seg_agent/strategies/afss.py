@@ -68,7 +68,7 @@ class Afss(Strategy):
 
     @staticmethod
     def _share(free: Tensor, level: Tensor, due: Tensor, share: float, chance: Tensor) -> Tensor:
-        """Return random `free` samples that, with the due ones, make up `share` of a level."""
+        """Return random `free` samples that, with those to be reviewed, make up `share` of a level."""
         count = max(0, round(share * int(level.sum())) - int((level & due).sum()))
         index = free.nonzero().squeeze(1)
         return index[chance[index].argsort()[:count]]
