@@ -1,4 +1,7 @@
-"""det_seg_agent: detectors and segmenters learn while they train which images are worth training on next."""
+"""det_seg_agent: select the images to train on next from each image's loss, entropy and features during training.
+
+The public names below suffice for plain PyTorch; the adapters for Ultralytics and MMSegmentation are `det` and `seg`.
+"""
 
 from det_seg_agent.errors import AgentError, ConfigError, StateError
 from det_seg_agent.sampler import SelectionSampler

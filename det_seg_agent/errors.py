@@ -1,8 +1,8 @@
-"""Errors that name the thing, the value and the remedy, in lines that can be read."""
+"""Exceptions of this package, and helpers that keep their messages short. All modules use them."""
 
 from collections.abc import Iterable
 
-LIMIT = 290  # characters of a message; 300 with "error: " before it
+LIMIT = 290  # characters in a message; about 300 with the prefix "error: "
 
 
 class AgentError(Exception):
@@ -10,19 +10,19 @@ class AgentError(Exception):
 
 
 class ConfigError(AgentError, ValueError):
-    """A setting, an argument or a data set that cannot be used; raised before training starts."""
+    """Invalid setting, argument or data set; raised before training starts."""
 
 
 class StateError(AgentError, RuntimeError):
-    """A saved state that does not belong to this run."""
+    """Saved state that does not match this run."""
 
 
 class HostError(AgentError, ImportError):
-    """A toolbox, or a package that it needs, is missing or of a version that is not supported; raised on import."""
+    """Missing or unsupported version of a toolbox or of a package that it needs; raised on import."""
 
 
 def shortened(text: str, limit: int = LIMIT) -> str:
-    """Return a text of at most `limit` characters: its start and its end, where the cause or the remedy often is."""
+    """Shorten `text` to `limit` characters by cutting its middle; the end often has the cause or the remedy."""
     if len(text) <= limit:
         return text
     tail = max(0, limit - 5) // 2
@@ -30,7 +30,7 @@ def shortened(text: str, limit: int = LIMIT) -> str:
 
 
 def listed(names: Iterable[str], limit: int = LIMIT // 2) -> str:
-    """Return all names where they fit `limit` characters, or else two of them and the count of the others."""
+    """Join names by commas; if that exceeds `limit` characters, return two of them and the number of others."""
     given = list(names)
     text = ", ".join(given)
     if len(text) <= limit:

@@ -1,4 +1,4 @@
-"""Compact features: a fixed random projection, and one fp16 row per sample."""
+"""Compact features: a fixed random projection, and a store of one fp16 vector per sample. The agent uses them."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -10,14 +10,14 @@ from det_seg_agent.errors import StateError
 from det_seg_agent.ranks import one_thread
 from det_seg_agent.seeding import generator
 
-BLOCK = 65536  # rows that are worked on at a time
+BLOCK = 65536  # rows processed at a time, to bound memory
 
 
 class Projector:
-    """Projects features of any width to at most `dim` by a Gaussian random matrix (Johnson-Lindenstrauss).
+    """Projects features of any width to at most `dim` values by a Gaussian random matrix (Johnson-Lindenstrauss).
 
-    The matrix follows from (seed, width, dim), so it needs no saving. `dim=None`, or a width of at most `dim`, passes
-    features on as they are; `dim=0` keeps none. Values are kept inside fp16's range.
+    The matrix is a function of (seed, width, dim) and need not be saved. With `dim=None`, or a width of at most `dim`,
+    features are not projected; `dim=0` keeps none. Values are clamped to fp16's range.
     """
 
     LIMIT = 6e4
@@ -29,7 +29,7 @@ class Projector:
 
     @property
     def out_features(self) -> int:
-        """Width after projection; 0 before the first features came."""
+        """Width after projection; 0 before the first call."""
         if self.in_features is None:
             return 0
         return self.in_features if self.dim is None else min(self.dim, self.in_features)
@@ -59,10 +59,10 @@ class Projector:
 
 
 class FeatureStore:
-    """The last feature vector of every sample: (num_samples, F) float16, 2 F bytes a sample (F = 64: 128 bytes).
+    """Last feature vector of every sample, (num_samples, F) float16: 2 F bytes a sample (128 bytes for F = 64).
 
-    Features are less those of the images that were trained on just before and after (`sums.less_mean`). Within a pass a
-    row is the mean of the sample's images so far, weighted by the share that shows it.
+    Features are detrended (`sums.less_mean`). During a pass a row is the mean over the sample's images so far,
+    weighted by share.
     """
 
     def __init__(self, num_samples: int):
@@ -72,11 +72,11 @@ class FeatureStore:
         self.std = torch.ones(0)
 
     def blend(self, index: Tensor, before: Tensor, features: Tensor, share: Tensor) -> None:
-        """Take features of samples into their means of this pass.
+        """Update the samples' means of the current pass.
 
         Args:
             index: (U,) int64, distinct samples.
-            before: (U,) float32, the sum of shares that the stored rows stand for; 0 replaces a row of earlier passes.
+            before: (U,) float32, sum of shares in the stored row; 0 replaces a row from an earlier pass.
             features: (U, F) float32, sums of features times share.
             share: (U,) float32 > 0, sums of shares.
         """
@@ -86,7 +86,7 @@ class FeatureStore:
         self.rows[index] = old.add_(features).div_((before + share)[:, None]).half()
 
     def standardise(self, index: Tensor) -> None:
-        """Standardise by the mean and deviation of the samples `index` (U,) from now on."""
+        """Set the mean and standard deviation for `standardised` to those of the samples `index` (U,)."""
         total, squares = torch.zeros(2, self.rows.shape[1], dtype=torch.float64)
         for block in index.split(BLOCK):
             rows = self.rows[block].float()
@@ -97,13 +97,13 @@ class FeatureStore:
         self.std = (squares / max(len(index), 1) - mean**2).clamp(min=0).sqrt().float().clamp(min=1e-4)
 
     def standardised(self, index: Tensor | slice) -> Tensor:
-        """Return float32 features with the last pass's mean removed, over its std, clipped to +-5."""
+        """Return features (n, F) float32, standardised as `standardise` set and clipped to [-5, 5]."""
         return self.rows[index].float().sub_(self.mean).div_(self.std).clamp_(-5, 5)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors only."""
+        """Return the rows, their mean and their standard deviation, as tensors."""
         return {"rows": self.rows, "mean": self.mean, "std": self.std}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.rows, self.mean, self.std = (state[key].clone() for key in ("rows", "mean", "std"))

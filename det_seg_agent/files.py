@@ -1,4 +1,4 @@
-"""Files that are replaced at once or not at all."""
+"""Atomic replacement of files, used by everything that writes to a run's folder."""
 
 import json
 import os
@@ -10,9 +10,9 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a file beside `path` to write to; it takes `path`'s place once it is whole, and goes if it cannot be."""
+    """Yield a temporary path beside `path`; it replaces `path` on success and is removed on error."""
     part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)  # left by a kill; it may be a link to a file that is in use
+    part.unlink(missing_ok=True)  # left by a killed process; it may be a link to a file in use
     try:
         yield part
         os.replace(part, path)
@@ -22,11 +22,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Replace `path` by JSON at once or not at all."""
+    """Write `value` to `path` as JSON, atomically."""
     with replacing(path) as part:
         part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def printable(text: str) -> str:
-    """Return `text` with escapes for what cannot be printed or encoded, as the bytes of a file name may be."""
+    """Return `text` with unprintable characters escaped; a file name may contain bytes that cannot be encoded."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

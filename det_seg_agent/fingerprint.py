@@ -1,4 +1,4 @@
-"""Which images a score table is of, so that a resume on other ones is refused."""
+"""Identity of the training images, stored in saved states so that a resume on other images is refused."""
 
 import hashlib
 import os
@@ -10,21 +10,21 @@ from torch import Tensor
 
 from det_seg_agent.errors import StateError
 
-SHOWN = 3  # names that a message gives
-TRIES = 100  # images that are looked for when the folder that all share has changed
+SHOWN = 3  # most names in a message
+TRIES = 100  # images to search for when the common folder has changed
 
 
 def relative(files: Sequence[str]) -> list[str]:
-    """Return image paths, by dataset index, below the folder that all share: the data set may move as a whole."""
+    """Return image paths, by dataset index, relative to their common folder: the whole data set may be moved."""
     paths = [file.replace(os.sep, "/") for file in files]
     shared = os.path.commonprefix(paths)  # noqa: RUF071  (paths may be URLs, and it is cut at a slash)
     return [path[shared.rfind("/") + 1 :] for path in paths]
 
 
 def packed(files: Sequence[str] | None) -> Tensor | None:
-    """Return `relative(files)` as one compressed uint8 tensor for a saved state, a few bytes each; None for None.
+    """Return `relative(files)` as a compressed uint8 tensor for a saved state, a few bytes a file; None for None.
 
-    Names may hold any bytes: those that are not UTF-8 are kept as Python has them (PEP 383).
+    Bytes in names that are not UTF-8 are preserved (surrogate escapes, PEP 383).
     """
     if files is None:
         return None
@@ -33,12 +33,12 @@ def packed(files: Sequence[str] | None) -> Tensor | None:
 
 
 def unpacked(names: Tensor) -> list[str]:
-    """Return the names that `packed` was made of."""
+    """Return the names from the output of `packed`."""
     return zlib.decompress(names.numpy().tobytes()).decode(errors="surrogateescape").split("\0")
 
 
 def digest(*tensors: Tensor | None) -> str:
-    """Return a hash of tensors, by which processes see whether they hold the same."""
+    """Return a hash of CPU tensors, to compare them between processes."""
     found = hashlib.blake2b(digest_size=8)
     for tensor in tensors:
         found.update(b"-" if tensor is None else tensor.numpy().tobytes())
@@ -46,15 +46,15 @@ def digest(*tensors: Tensor | None) -> str:
 
 
 def refuse_other_samples(packed_then: Tensor | None, packed_now: Tensor | None) -> None:
-    """Refuse a data set other than the state's, as scores belong to indices.
+    """Refuse a data set that differs from the saved state's, as scores are stored by dataset index.
 
     Args:
-        packed_then: images of the saved state by index, as `packed` gives them; None where it does not know them.
-        packed_now: those of this run.
+        packed_then: images of the saved state, from `packed`; None if they are not known.
+        packed_now: images of this run, likewise.
 
     Raises:
-        StateError: if any index stands for another image, or only one side knows its images; it says how many are
-            added and removed, or that only the order is another.
+        StateError: if any index refers to another image, or only one side has a list of images. The message counts
+            the added and removed images, or says that only the order differs.
     """
     if packed_then is None and packed_now is None:
         return
@@ -84,7 +84,7 @@ def refuse_other_samples(packed_then: Tensor | None, packed_now: Tensor | None) 
 
 
 def _below_one_folder(then: Sequence[str], now: Sequence[str]) -> tuple[set[str], set[str]]:
-    """Return both sides' names below one folder: images added or removed elsewhere change the folder that all share."""
+    """Return both sets of names relative to one folder: added or removed images may change the common folder."""
     before, after = set(then), set(now)
     if before & after:
         return before, after

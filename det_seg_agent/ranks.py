@@ -1,4 +1,4 @@
-"""Several processes: rank 0 decides, the others send what they saw and receive what was decided."""
+"""Collectives for several processes: gather on rank 0, decide there, broadcast the result. `Selector` uses them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ def world() -> tuple[int, int]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run torch's CPU arithmetic in one thread: how sums round must not depend on the number of threads."""
+    """Run torch's CPU operations in one thread, so that rounding does not depend on the number of threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -32,9 +32,9 @@ def one_thread() -> Iterator[None]:
 
 
 def decide(work: Callable[[], T]) -> T:
-    """Return what `work` returns on rank 0, on every rank; where it raises there, raise the same on every rank.
+    """Run `work` on rank 0, in one thread, and broadcast its result; if it raises, raise the error on every rank.
 
-    A collective where there are several processes. The work is done in one thread.
+    This is a collective if there are several processes.
     """
     rank, processes = world()
     if processes == 1:
@@ -45,7 +45,7 @@ def decide(work: Callable[[], T]) -> T:
         try:
             with one_thread():
                 box[0] = work()
-        except Exception as error:  # else the others would wait for ever
+        except Exception as error:  # raised after the broadcast: otherwise the other ranks would wait for ever
             box[1] = error
     dist.broadcast_object_list(box, src=0)
     if box[1] is not None:
@@ -55,7 +55,7 @@ def decide(work: Callable[[], T]) -> T:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """Return the value of every rank, by rank; a collective where there are several. For small values."""
+    """All-gather small objects: return the value of every rank, in rank order. A collective."""
     processes = world()[1]
     if processes == 1:
         return [value]
@@ -65,14 +65,14 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def refuse_unlike(mine: Callable[[], dict[str, Any]], what: str) -> None:
-    """Refuse to go on where the ranks do not agree. A collective where there are several.
+    """Check that all ranks hold the same values. A collective.
 
     Args:
-        mine: returns what this rank holds, by name; compared with what rank 0 holds.
-        what: when that is, for the message.
+        mine: returns this rank's values by name; called only if there are several processes.
+        what: the moment of the check, for the message.
 
     Raises:
-        StateError: on every rank, naming the first rank that differs, the name and both values.
+        StateError: on every rank if a rank differs from rank 0; names the first such rank, the name and both values.
     """
     if world()[1] == 1:
         return
@@ -87,10 +87,10 @@ def refuse_unlike(mine: Callable[[], dict[str, Any]], what: str) -> None:
 
 
 def gather_rows(rows: Tensor) -> list[Tensor]:
-    """Return the rows (n_r, ...) of every rank, by rank, on rank 0; nothing on the others.
+    """Gather the rows (n_r, ...) of every rank on rank 0, in rank order; return an empty list on the other ranks.
 
-    A collective of tensors: ranks may have different n_r; dtype and the other sizes are the same. With NCCL the rows
-    pass through the current CUDA device.
+    This is a collective. n_r may differ between ranks; dtype and the other dimensions must be equal. With NCCL the
+    rows are copied through the current CUDA device.
     """
     rank, processes = world()
     if processes == 1:

@@ -1,4 +1,4 @@
-"""A sampler that walks the current selection."""
+"""The sampler that yields the current selection to a data loader. `Selector` owns one."""
 
 from collections.abc import Iterator
 
@@ -12,20 +12,20 @@ from det_seg_agent.seeding import generator
 
 
 class SelectionSampler(Sampler[int]):
-    """Yields the indices of the selection in an order that follows from (seed, pass), this rank's share of it.
+    """Yields this rank's part of the selection, in an order that is a function of (seed, pass).
 
-    All ranks yield equally many, a multiple of `batch`: where the selection does not divide, the first ones of the
-    order are walked twice (`padding` says how many). Slicing by rank is `DistributedSampler`'s.
+    All ranks yield the same number of indices, a multiple of `batch`. If the selection is not divisible, the first
+    indices of the order are repeated (`padding` is their number). Ranks are sliced as in `DistributedSampler`.
 
     Args:
-        num_samples: size of the data set; the selection before the first `set_selection` is all of it.
-        seed: the same on every rank.
-        rank, world_size: this process, and how many there are.
-        shuffle: False keeps rising index order, as rectangular batches need.
-        batch: samples in a mini-batch of one rank, where no mini-batch may be smaller than the others.
+        num_samples: size of the data set; all of it is selected until the first `set_selection`.
+        seed: random seed, the same on every rank.
+        rank, world_size: rank of this process and number of processes.
+        shuffle: False yields indices in ascending order, as rectangular batches need.
+        batch: mini-batch size per rank if all mini-batches must be of that size, else 1.
 
     Raises:
-        ConfigError: if there is nothing to sample from, or the rank is impossible.
+        ConfigError: if `num_samples` is below 1 or `rank` is not in 0..world_size - 1.
     """
 
     def __init__(
@@ -47,28 +47,32 @@ class SelectionSampler(Sampler[int]):
 
     @property
     def padding(self) -> int:
-        """How many samples are walked twice in this pass, over all ranks."""
+        """Number of repeated indices in this pass, over all ranks."""
         return -len(self.indices) % (self.world_size * self.batch)
 
     def set_selection(self, indices: Tensor) -> None:
-        """Walk over `indices` (n,) int64 from the next `iter` on."""
+        """Yield `indices` (n,) int64 from the next `iter` on.
+
+        Raises:
+            ConfigError: if `indices` is empty.
+        """
         if not len(indices):
             raise ConfigError("the selection is empty; raise agent.ratio.")
         self.indices = indices.to("cpu", torch.int64)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the pass that the order follows from."""
+        """Set the index of the pass, which determines the order."""
         self.epoch = epoch
 
     def order(self) -> Tensor:
-        """Return the order over all ranks, padded, (len(self) * world_size,) int64."""
+        """Return the padded order over all ranks, (len(self) * world_size,) int64."""
         order = self.indices
         if self.shuffle:
             order = order[torch.randperm(len(order), generator=generator(self.seed, "order", self.epoch))]
         return torch.cat([order, order.repeat(-(-self.padding // len(order)))[: self.padding]])
 
     def __iter__(self) -> Iterator[int]:
-        for block in self.order()[self.rank :: self.world_size].split(BLOCK):  # as Python ints all are 40 bytes each
+        for block in self.order()[self.rank :: self.world_size].split(BLOCK):  # in blocks: a Python int takes 40 bytes
             yield from block.tolist()
 
     def __len__(self) -> int:

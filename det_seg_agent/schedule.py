@@ -1,4 +1,4 @@
-"""How much of the data set each pass walks over: a pure function of the pass."""
+"""The schedule: what fraction of the data set each pass selects. `Settings` inherits from it."""
 
 import math
 from typing import Literal
@@ -7,11 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Schedule(BaseModel):
-    """When to select, and how much.
+    """Ratio of each pass, as a pure function of the pass index.
 
-    The first `warmup` passes and the last `final_full` share of passes walk over the whole data set (InfoBatch,
-    ICLR 2024, anneals over the last 12.5 %; so does Data Agent); the rest walk over `ratio` of it. `oscillating`
-    alternates a low and a high phase, `period` passes together, with mean `ratio` (PODS, arXiv 2605.14773).
+    The first `warmup` passes and the last fraction `final_full` of the passes train on the whole data set (InfoBatch,
+    ICLR 2024, and Data Agent use full data for the last 12.5 %). The other passes select `ratio` of it. `oscillating`
+    alternates a low and a high phase with mean `ratio`, `period` passes together (PODS, arXiv 2605.14773).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -47,7 +47,7 @@ class Schedule(BaseModel):
         return self
 
     def phases(self) -> tuple[float, float]:
-        """Return (low, high); what is not given follows from the mean, and by default both keep away from 0 and 1."""
+        """Return the ratios (low, high); one that is not set follows from the mean. By default both avoid 0 and 1."""
         if self.low is None and self.high is None:
             swing = min(self.ratio, 1 - self.ratio) / 2
             return self.ratio - swing, self.ratio + swing
@@ -56,7 +56,7 @@ class Schedule(BaseModel):
         return low, high
 
     def first_final_pass(self, total_passes: int) -> int:
-        """Return the first pass of the full ending: the last `final_full * total_passes` passes, rounded up."""
+        """Return the first of the final full passes, of which there are `final_full * total_passes`, rounded up."""
         return total_passes - math.ceil(round(total_passes * self.final_full, 9))  # .3 of 90 is 27, not 27.000000001
 
     def ratio_at(self, pass_index: int, total_passes: int) -> float:
@@ -69,19 +69,19 @@ class Schedule(BaseModel):
         return low if (pass_index - self.warmup) % self.period < self.period // 2 else high
 
     def count_at(self, pass_index: int, total_passes: int, num_samples: int) -> int:
-        """Return how many samples pass `pass_index` selects: the nearest integer, and at least one."""
+        """Return the number of samples that pass `pass_index` selects: rounded to the nearest integer, at least 1."""
         return max(1, min(num_samples, round(self.ratio_at(pass_index, total_passes) * num_samples)))
 
     def images(self, total_passes: int, num_samples: int) -> int:
-        """Return the images that the whole run trains on."""
+        """Return the number of images that the whole run trains on."""
         return sum(self.count_at(p, total_passes, num_samples) for p in range(total_passes))
 
     def budget(self, total_passes: int, num_samples: int) -> float:
-        """Return `images` over those of a full run, in (0, 1]."""
+        """Return `images` divided by the images of training on full data, in (0, 1]."""
         return self.images(total_passes, num_samples) / (total_passes * num_samples)
 
     def describe(self, total_passes: int) -> str:
-        """Return one line for people, in passes."""
+        """Return a one-line description of the schedule, in passes."""
         final = total_passes - max(self.first_final_pass(total_passes), min(self.warmup, total_passes))
         first = min(self.warmup, total_passes)
         low, high = self.phases()
@@ -92,5 +92,5 @@ class Schedule(BaseModel):
 
 
 def is_full(ratio: float) -> bool:
-    """Return whether `ratio` stands for the whole data set."""
+    """Return whether `ratio` means the whole data set."""
     return math.isclose(ratio, 1.0)

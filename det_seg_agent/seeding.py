@@ -1,4 +1,4 @@
-"""Random streams of ours, which depend on (seed, pass, purpose) alone, and the state of the process's own."""
+"""Random generators that depend only on (seed, pass, purpose), and the state of the process's global ones."""
 
 import hashlib
 import random
@@ -9,21 +9,21 @@ import torch
 
 
 def derive_seed(*parts: int | str) -> int:
-    """Return a 63-bit seed, the same for the same parts on every machine and in every process.
+    """Return a 63-bit seed that depends only on `parts`, on every machine and in every process.
 
-    A cryptographic hash: torch's CPU generator and NumPy use the low 32 bits alone, which must differ as well.
+    It is a cryptographic hash because torch's CPU generator and NumPy use only the low 32 bits, which must differ too.
     """
     text = "/".join(str(part) for part in parts).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
 def generator(*parts: int | str) -> torch.Generator:
-    """Return a CPU generator seeded by `derive_seed(*parts)`; torch's global stream stays untouched."""
+    """Return a CPU generator seeded by `derive_seed(*parts)`; torch's global generator is not affected."""
     return torch.Generator().manual_seed(derive_seed(*parts))
 
 
 def random_state() -> dict[str, Any]:
-    """Return the state of this process's Python, NumPy and torch streams, as tensors and primitives."""
+    """Return the state of this process's Python, NumPy and torch generators, as tensors and primitives."""
     version, words, gauss = random.getstate()
     _, keys, *rest = np.random.get_state()
     state: dict[str, Any] = {
@@ -37,7 +37,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Set the streams to what `random_state` gave."""
+    """Restore the state that `random_state` returned."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     keys, *rest = state["numpy"]

@@ -1,4 +1,4 @@
-"""One object that closes the loop: signals in, a selection a pass out."""
+"""`Selector`: takes the signals of each pass and makes the selection of the next one. Every adapter has one."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ from det_seg_agent.table import ScoreTable
 
 @dataclass(frozen=True)
 class PassReport:
-    """What a pass did; figures that the strategy does not have are NaN. `pass_index` counts from 0."""
+    """Figures of a finished pass; NaN for those that the strategy does not compute."""
 
     pass_index: int
     ratio: float
@@ -36,7 +36,7 @@ class PassReport:
     policy_entropy: float  # nats
 
     def line(self) -> str:
-        """Return the pass in one line."""
+        """Return a one-line summary of the pass."""
         text = (
             f"pass {self.pass_index + 1}: selected {self.selected}/{self.total} ({self.ratio:.0%}), new {self.new:.0%}"
         )
@@ -47,23 +47,23 @@ class PassReport:
 
 
 class Selector:
-    """Schedule, strategy, score table and sampler of one run.
+    """Holds the schedule, strategy, score table and sampler of one run.
 
-    In several processes rank 0 learns and selects. The others send sums of what they saw, and receive indices and
-    weights; their score table stays empty. `begin_pass`, `gather` and `end_pass` are collectives.
+    With several processes, rank 0 learns and selects. The other ranks send sums of their signals and receive indices
+    and weights; their score tables stay empty. `begin_pass`, `gather` and `end_pass` are collectives.
 
     Args:
-        num_samples: size of the training set.
-        total_passes: passes of the whole run.
-        settings: see `Settings`; keyword arguments are its fields.
-        rank, world_size: this process, for the sampler.
+        num_samples: number of samples in the training set.
+        total_passes: number of passes in the whole run.
+        settings: see `Settings`; alternatively pass its fields as keyword arguments.
+        rank, world_size: rank of this process and number of processes, for the sampler.
         shuffle: whether the sampler shuffles.
         batch: see `SelectionSampler`.
-        samples: image file of each sample, by which a state of other images is refused.
-        applies_weights: whether the loop scales losses by `weights_of`, which some strategies need.
+        samples: image file of each sample; a saved state of other images is then refused.
+        applies_weights: whether the training loop scales losses by `weights_of`, as some strategies require.
 
     Raises:
-        ConfigError: for anything that cannot work.
+        ConfigError: if the arguments or settings are invalid.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Selector:
         self._start()
 
     def _start(self) -> None:
-        """Forget the signals of a pass."""
+        """Discard the signals of the current pass."""
         self.buffer.clear()
         self.sums.clear()
         self._drift = Drift()
@@ -157,7 +157,7 @@ class Selector:
         return self.selection
 
     def _identity(self, pass_index: int) -> dict[str, Any]:
-        """Return what all ranks must have in common before a selection."""
+        """Return the values that must be equal on all ranks before a selection."""
         return {
             "pass": pass_index,
             "total_passes": self.total_passes,
@@ -177,7 +177,7 @@ class Selector:
         return selection
 
     def weights_of(self, index: Tensor) -> Tensor:
-        """Return the factors of the losses of samples `index` (B,), (B,) float32; 1 for what is not selected."""
+        """Return the loss weights (B,) float32 of the samples `index` (B,); 1 for samples that are not selected."""
         chosen, weights = self.selection.indices, self.selection.weights
         if weights is None:
             return torch.ones(len(index))
@@ -195,13 +195,13 @@ class Selector:
         share: Tensor | None = None,
         sufficiency: Tensor | None = None,
     ) -> None:
-        """Take the signals of a mini-batch; see `SignalBuffer.add`. The device is waited for once in 4,096 images."""
+        """Add the signals of a mini-batch; see `SignalBuffer.add`. Synchronises the device once per 4,096 images."""
         self.buffer.add(loss, entropy, features, index, image, share, sufficiency)
         if self.buffer.is_full:
             self._sum_up()
 
     def _sum_up(self, last: bool = False) -> None:
-        """Take what waits in the buffer into the sums."""
+        """Drain the buffer and add its signals to the sums."""
         self._drifts = []
         signals = self.buffer.drain()
         if self.strategy.needs_images and len(signals):
@@ -210,9 +210,9 @@ class Selector:
             self.sums.add(*self._drift.push(signals, last))
 
     def gather(self) -> None:
-        """Bring the signals so far together from all ranks, so that `state_dict` on rank 0 holds the pass so far.
+        """Gather the signals so far from all ranks on rank 0, so that its `state_dict` includes the current pass.
 
-        A collective: every rank must call it.
+        This is a collective: every rank must call it.
         """
         self._sum_up()
         self._collect()
@@ -233,16 +233,16 @@ class Selector:
             self._images = [by_step(parts)] if rank == 0 else []
 
     def end_pass(self, images: int | None = None, shown: Tensor | None = None) -> PassReport:
-        """Gather the pass's signals from all ranks, update table and strategy on rank 0, and report.
+        """Gather the signals of the pass from all ranks, update table and strategy on rank 0, and return a report.
 
-        A collective: every rank must call it.
+        This is a collective: every rank must call it.
 
         Args:
-            images: images that the pass trained on, on all ranks together, if that is not what their samplers yield.
-            shown: (n,) int64, samples that the pass trained on, on all ranks together, if that is not the selection.
+            images: number of images trained on, over all ranks; by default the number that their samplers yield.
+            shown: (n,) int64, samples trained on, over all ranks; by default the selection.
 
         Raises:
-            StateError: if the strategy needs a sufficiency of each image, and `observe` was given none, or if a rank
+            StateError: if the strategy needs the sufficiency of each image and `observe` received none, or if a rank
                 trained on another selection.
         """
         refuse_unlike(self._held, f"end of pass {self.pass_index + 1}")
@@ -255,15 +255,15 @@ class Selector:
         return report
 
     def _held(self) -> dict[str, Any]:
-        """Return what all ranks must have in common at the end of a pass."""
+        """Return the values that must be equal on all ranks at the end of a pass."""
         return {"pass": self.pass_index, "selection": digest(self.selection.indices, self.selection.weights)}
 
     def _done(self) -> list[dict[str, float]]:
-        """Return the history of the passes before this one, which may be repeated after a fault."""
+        """Return the history of earlier passes, without this one, which may be a repeat after a fault."""
         return [row for row in self.history if row["pass"] < self.pass_index]
 
     def _learn(self, images: int | None, shown: Tensor | None) -> PassReport:
-        """Update table and strategy by the pass that has ended."""
+        """Update table and strategy from the signals of the finished pass."""
         samples = self.sums.samples()
         stats: dict[str, float] = {}
         if len(samples):
@@ -299,9 +299,9 @@ class Selector:
         return report
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state, on rank 0; it loads with `torch.load(..., weights_only=True)`.
+        """Return the state (call on rank 0); it can be loaded with `torch.load(..., weights_only=True)`.
 
-        Within a pass call `gather` before it; what was not gathered is not part of the state.
+        In the middle of a pass, call `gather` first: the state only includes gathered signals.
         """
         return {
             "settings": self.settings.model_dump(),
@@ -393,10 +393,16 @@ class Selector:
 
 
 def check_selection(selection: Selection, num_samples: int, name: str) -> None:
-    """Refuse a selection that no sampler can yield, or weights that spoil losses, as a user's own strategy may give.
+    """Refuse invalid indices or weights, which a user's own strategy may return.
+
+    Args:
+        selection: the selection to check.
+        num_samples: number of samples in the data set.
+        name: strategy and pass, for the message.
 
     Raises:
-        ConfigError: naming the strategy, the pass and the first sample that is wrong.
+        ConfigError: if the selection is empty, or an index is out of range, unsorted or repeated, or the weights are
+            not one finite positive number for each index. The message names the first such sample.
     """
     chosen, weights = selection.indices, selection.weights
     if not len(chosen):

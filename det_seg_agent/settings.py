@@ -1,4 +1,4 @@
-"""The settings of a run and how a wrong one is refused."""
+"""The settings of a run, and their validation with messages for users. Every adapter parses them here."""
 
 import difflib
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Settings(Schedule):
-    """What a user sets for selection; the schedule's fields are part of it."""
+    """Settings of the selection, including the fields of the schedule."""
 
     strategy: str = Field("agent", description="a registered name or 'package.module:Class'")
     seed: int | None = Field(None, ge=0, description="seed of everything that we draw; by default the host's seed")
@@ -22,10 +22,10 @@ class Settings(Schedule):
 
 
 def parse(model: type[M], values: Mapping[str, Any], prefix: str = "") -> M:
-    """Build `model` from `values`.
+    """Validate `values` and build a `model` from them.
 
     Raises:
-        ConfigError: naming every key (with `prefix`), its value and what is valid.
+        ConfigError: one line per invalid key (with `prefix`), with its value and the valid ones.
     """
     try:
         return model(**values)
@@ -35,14 +35,14 @@ def parse(model: type[M], values: Mapping[str, Any], prefix: str = "") -> M:
 
 
 def refuse_changes(given: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    """Refuse settings that a resumed run was not started with.
+    """Refuse settings of a resumed run that differ from the original ones.
 
     Args:
-        given: what the user sets now, by field; None stands for what the run has.
-        saved: all settings of the run.
+        given: settings that the user gives now, by field; None means unchanged.
+        saved: all settings of the original run.
 
     Raises:
-        ConfigError: naming what differs and what the run has.
+        ConfigError: if any differs; names them and their original values.
     """
     other = [key for key, value in given.items() if value is not None and value != saved.get(key)]
     if other:
@@ -63,7 +63,7 @@ def _explain(model: type[BaseModel], item: Any, prefix: str) -> str:
 
 
 def unknown_key(key: str, valid: list[str]) -> str:
-    """Return the message for a key that does not exist, with the nearest one that does, whatever its prefix."""
+    """Return the message for an unknown key; it suggests the most similar valid key, also under another prefix."""
     prefix, _, name = key.rpartition(".")
     same_prefix_wins = sorted(valid, key=lambda other: other.rpartition(".")[0] == prefix)
     by_name = {other.rpartition(".")[2]: other for other in same_prefix_wins}

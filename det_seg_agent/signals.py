@@ -1,4 +1,4 @@
-"""Signals of training images: from the device that makes them to the host, without waiting in a step."""
+"""Signals of training images, and the buffer that moves them from the device to the CPU. `Selector` uses both."""
 
 from dataclasses import dataclass, field
 
@@ -10,18 +10,20 @@ from det_seg_agent.features import Projector
 
 @dataclass(frozen=True)
 class Signals:
-    """Signals of I training images, credited to the samples that they show by C credits.
+    """Signals of I training images, with C credits that assign them to samples.
+
+    An image may show several samples, as Mosaic does; each (image, sample) pair is a credit with a share.
 
     Attributes:
         loss: (I,) float32, training loss of each image.
         entropy: (I,) float32 in [0, 1], predictive entropy of each image.
         sufficiency: (I,) float32 in [0, 1], min of precision and recall on each image (AFSS, arXiv 2603.17684); NaN
-            where a loop does not tell it.
-        features: (I, F) float16 (float32 once the drift is out), feature vector of each image.
-        step: (I,) int64, the mini-batch that the image was in, rising within a pass.
-        index: (C,) int64, dataset index that a credit goes to.
-        image: (C,) int64, row of the image that the credit is for.
-        share: (C,) float32 in (0, 1], share of that image that shows the sample; sums to 1 over an image.
+            if the training loop does not provide it.
+        features: (I, F) float16 (float32 after detrending), feature vector of each image.
+        step: (I,) int64, index of the image's mini-batch, ascending within a pass.
+        index: (C,) int64, dataset index of each credit's sample.
+        image: (C,) int64, row of each credit's image.
+        share: (C,) float32 in (0, 1], fraction of the image that shows the sample; sums to 1 over an image.
     """
 
     loss: Tensor
@@ -37,7 +39,7 @@ class Signals:
         return len(self.loss)
 
     def images(self, start: int, stop: int) -> "Signals":
-        """Return the signals of the images start..stop-1; credits must be in image order, as `drain` leaves them."""
+        """Return the signals of the images start..stop-1; credits must be sorted by image, as `drain` returns them."""
         bounds = torch.searchsorted(self.image, torch.tensor([start, stop]))
         credits = slice(int(bounds[0]), int(bounds[1]))
         rows = slice(start, stop)
@@ -54,7 +56,7 @@ class Signals:
 
 
 def join(parts: list[Signals]) -> Signals:
-    """Concatenate signals that were collected one after the other in one pass."""
+    """Concatenate signals that were collected at successive points of one pass."""
     parts = [part for part in parts if len(part)] or parts[:1]
     if len(parts) == 1:
         return parts[0]
@@ -65,7 +67,7 @@ def join(parts: list[Signals]) -> Signals:
 
 
 def by_step(parts: list[Signals]) -> Signals:
-    """Merge the signals that several ranks collected in the same steps, in (step, rank) order."""
+    """Merge the signals of several ranks for the same steps, in (step, rank) order."""
     signals = join(parts)
     order = signals.step.argsort(stable=True)
     row = torch.empty_like(order)
@@ -78,10 +80,10 @@ def by_step(parts: list[Signals]) -> Signals:
 
 @dataclass
 class SignalBuffer:
-    """Collects signals on the device that made them, without a host synchronisation in a step.
+    """Collects signals on the training device, without a device synchronisation in a training step.
 
-    Once `chunk` images wait (`is_full`), `drain` moves them to the host. Images whose signals are not finite are
-    dropped there and counted in `dropped`.
+    When `chunk` images are buffered (`is_full`), call `drain` to move them to the CPU. It drops images whose signals
+    are not finite and counts them in `dropped`.
     """
 
     projector: Projector
@@ -93,7 +95,7 @@ class SignalBuffer:
 
     @property
     def is_full(self) -> bool:
-        """Whether a chunk of images waits."""
+        """Whether at least `chunk` images are buffered."""
         return self._images >= self.chunk
 
     def add(
@@ -106,9 +108,9 @@ class SignalBuffer:
         share: Tensor | None = None,
         sufficiency: Tensor | None = None,
     ) -> None:
-        """Take the signals of one mini-batch of B images; arguments as in `Signals`, any float dtype, any device.
+        """Add the signals of one mini-batch of B images; arguments as in `Signals`, of any float dtype and device.
 
-        Without `image` and `share`, image i shows the sample `index[i]` alone.
+        Without `image` and `share`, image i shows only the sample `index[i]`.
         """
         images = len(loss)
         if image is None:
@@ -135,11 +137,11 @@ class SignalBuffer:
         self._images += images
 
     def clear(self) -> None:
-        """Forget what was collected, and count mini-batches from 0, as at the start of a pass."""
+        """Discard the buffered signals and reset the counters, for the start of a pass."""
         self._device, self._images, self.step, self.dropped = [], 0, 0, 0
 
     def drain(self) -> Signals:
-        """Return the finite signals since the last `drain`, on the host, credits in image order."""
+        """Return the finite signals since the last `drain`, on the CPU, with credits sorted by image."""
         if not self._device:
             return empty_signals(self.projector.out_features)
         signals = Signals(*(torch.cat(column).cpu() for column in zip(*self._device, strict=True)))
@@ -150,13 +152,13 @@ class SignalBuffer:
 
 
 def empty_signals(features: int) -> Signals:
-    """Return the signals of no image."""
+    """Return `Signals` of zero images with features of width `features`."""
     none, ids = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
     return Signals(none, none, none, torch.zeros(0, features, dtype=torch.float16), ids, ids, ids, none)
 
 
 def finite(signals: Signals) -> tuple[Signals, int]:
-    """Return the images whose loss, entropy and features are all finite, and the number of the others."""
+    """Return the images whose loss, entropy and features are all finite, and the number of images dropped."""
     good = signals.loss.isfinite() & signals.entropy.isfinite() & signals.features.isfinite().all(1)
     dropped = int((~good).sum())
     if not dropped:

@@ -1,4 +1,4 @@
-"""Signals of a pass by sample: sums that take images in as they come, in memory that does not grow with them."""
+"""Per-sample means of a pass's signals, from streaming sums of constant size. `Selector` uses them."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,18 +10,18 @@ from det_seg_agent.features import BLOCK, FeatureStore
 from det_seg_agent.ranks import gather_objects, gather_rows
 from det_seg_agent.signals import Signals, join
 
-NEIGHBOURS = 32  # images before and after one that it is compared with
+NEIGHBOURS = 32  # images on each side that an image is compared with
 
 
 @dataclass(frozen=True)
 class SampleSignals:
-    """Signals of U distinct samples in one pass: means over their images, weighted by the share that shows them.
+    """Signals of U distinct samples in one pass: means over each sample's images, weighted by share.
 
     Attributes:
-        index: (U,) int64, rising.
+        index: (U,) int64, ascending.
         loss, entropy: (U,) float32, as in `Signals`.
-        sufficiency: (U,) float32; NaN where none of a sample's images has one.
-        relative: (U, 3) float32, loss, entropy and sufficiency less the drift of training, see `detrend`.
+        sufficiency: (U,) float32; NaN if none of the sample's images has one.
+        relative: (U, 3) float32, detrended loss, entropy and sufficiency, see `detrend`.
     """
 
     index: Tensor
@@ -35,15 +35,18 @@ class SampleSignals:
 
 
 def detrend(values: Tensor, half: int = NEIGHBOURS) -> Tensor:
-    """Return how far values lie from the course of their neighbours, in standard deviations of the neighbours.
+    """Remove the drift of training: return each value's residual from a local trend, in local standard deviations.
 
-    While a model trains, loss and entropy drift within a pass, so that signals as they are tell *when* an image was
-    seen. A parabola is fitted to the `half` values on either side by least squares (Savitzky and Golay 1964; at the
-    ends of a pass to what is there): a mean would be biased where the drift is steep or bends.
+    Loss and entropy drift within a pass, so raw signals mainly reflect *when* an image was trained on. The trend is
+    a parabola fitted by least squares to the value and `half` neighbours on each side (Savitzky and Golay 1964; fewer
+    at the ends of a pass). A moving average would be biased where the drift is steep or bends.
 
     Args:
-        values: (n,) float32 in the order of training; NaN takes no part.
-        half: neighbours on each side.
+        values: (n,) float32 in the order of training; NaN is ignored.
+        half: number of neighbours on each side.
+
+    Returns:
+        (n,) float32 residuals; NaN where `values` is.
     """
     place = torch.linspace(-1, 1, 2 * half + 1, dtype=torch.float64)
     powers = torch.stack([place**power for power in range(5)], 1)
@@ -57,14 +60,14 @@ def detrend(values: Tensor, half: int = NEIGHBOURS) -> Tensor:
     level, residual = curve[:, 0], windows.square().sum(1) - (curve * moments).sum(1)
     deviation = (residual.clamp(min=0) / sums[:, 0].clamp(min=1)).sqrt()
     difference = values - level
-    difference[difference.abs() <= 1e-6 * level.abs()] = 0  # rounding, where all are equal
+    difference[difference.abs() <= 1e-6 * level.abs()] = 0  # rounding errors of a constant sequence
     return (difference / (deviation + 1e-6)).float()
 
 
 def less_mean(features: Tensor, first: int, count: int, half: int = NEIGHBOURS) -> Tensor:
-    """Return the rows `first` .. `first + count - 1` of features (n, F), less the mean of `half` rows on either side.
+    """Return rows `first` to `first + count - 1` of features (n, F), minus their moving average over +-`half` rows.
 
-    It takes out the drift of the model's features, within a pass and from pass to pass.
+    This removes the drift of the model's features, within a pass and between passes. Returns (count, F) float32.
     """
     sums = torch.cat([torch.zeros(1, features.shape[1], dtype=torch.float64), features.double().cumsum(0)])
     row = torch.arange(first, first + count)
@@ -74,20 +77,20 @@ def less_mean(features: Tensor, first: int, count: int, half: int = NEIGHBOURS) 
 
 
 class Drift:
-    """Takes the drift out of a stream of images, `NEIGHBOURS` images late, however it is cut into pieces.
+    """Detrends a stream of images with a delay of `NEIGHBOURS` images; chunk boundaries do not affect the result.
 
-    The neighbours are those of this process: each rank sees a stream of its own.
+    Each rank detrends its own stream.
     """
 
     def __init__(self) -> None:
-        self.waiting: Signals | None = None  # images whose later neighbours are not all here yet
-        self.before: Signals | None = None  # the images before them
+        self.waiting: Signals | None = None  # images whose later neighbours are still to come
+        self.before: Signals | None = None  # the `NEIGHBOURS` images before those
 
     def push(self, signals: Signals, last: bool = False) -> tuple[Signals, Tensor]:
-        """Take images, and return those whose neighbours are complete (`last`: all).
+        """Add images and return those whose neighbours are complete, or all remaining ones if `last`.
 
         Returns:
-            The images, their features less those of their neighbours, and their `SampleSignals.relative`.
+            The I images with detrended features, and their `SampleSignals.relative` (I, 3).
         """
         waiting = signals if self.waiting is None else join([self.waiting, signals])
         done = len(waiting) if last else max(0, len(waiting) - NEIGHBOURS)
@@ -96,7 +99,7 @@ class Drift:
             return waiting.images(0, 0), torch.zeros(0, 3)
         known = waiting if self.before is None else join([self.before, waiting])
         first = len(known) - len(waiting)
-        reach = slice(first + done + NEIGHBOURS)  # of the windows of these images
+        reach = slice(first + done + NEIGHBOURS)  # all images in the windows of the finished ones
         columns = [detrend(column[reach])[first:] for column in (known.loss, known.entropy, known.sufficiency)]
         features = less_mean(known.features[reach], first, done)
         self.waiting = waiting.images(done, len(waiting))
@@ -104,27 +107,27 @@ class Drift:
         return replace(waiting.images(0, done), features=features), torch.stack(columns, 1)[:done]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors only."""
+        """Return the images held back, as tensors."""
         return {key: None if value is None else vars(value) for key, value in vars(self).items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.waiting, self.before = (
             None if state[key] is None else Signals(**state[key]) for key in ("waiting", "before")
         )
 
 
 class SampleSums:
-    """Sums over the images of a pass, 32 bytes a sample whatever the number of images and credits.
+    """Share-weighted sums of signals per sample; 32 bytes a sample, independent of the number of images and credits.
 
     Args:
-        num_samples: size of the training set.
-        store: takes the samples' features; None to keep none.
+        num_samples: number of samples in the training set.
+        store: receives the features of the samples; None to keep no features.
 
     Attributes:
-        rows: (num_samples, 8) float32: sum of shares; of share times loss, entropy, relative loss, relative entropy;
-            then, over the images that have a sufficiency, of shares, and of share times sufficiency and relative
-            sufficiency.
+        rows: (num_samples, 8) float32. Columns 0-4: sums of share, and of share times loss, entropy, relative loss and
+            relative entropy. Columns 5-7, over images with a sufficiency: sums of share, and of share times
+            sufficiency and relative sufficiency.
     """
 
     def __init__(self, num_samples: int, store: FeatureStore | None):
@@ -132,11 +135,11 @@ class SampleSums:
         self.rows = torch.zeros(num_samples, 8)
 
     def clear(self) -> None:
-        """Start a pass."""
+        """Reset the sums to zero, for the start of a pass."""
         self.rows.zero_()
 
     def add(self, signals: Signals, relative: Tensor) -> None:
-        """Take images and their `SampleSignals.relative`, (I, 3)."""
+        """Add images and their `SampleSignals.relative` (I, 3)."""
         known = signals.sufficiency.isfinite()
         ones = torch.ones(len(signals))
         columns = (ones, signals.loss, signals.entropy, relative[:, 0], relative[:, 1])
@@ -151,21 +154,21 @@ class SampleSums:
         self.rows.index_add_(0, signals.index, parts)
 
     def collect(self) -> None:
-        """Bring the sums of all ranks together on rank 0; those of the others start from 0. A collective."""
+        """Add up the sums of all ranks on rank 0 and reset them on the others. This is a collective."""
         width = 0 if self.store is None else max(gather_objects(self.store.rows.shape[1]))
         for start in range(0, len(self.rows), BLOCK):
             index, rows, features = self.block(start, width)
             parts = [gather_rows(column) for column in (index, rows, features)]
             if not parts[0]:
                 self.rows[index] = 0
-            # Rank by rank, so that the order of the additions does not depend on how long each took.
+            # In rank order, so that rounding is reproducible.
             for part in list(zip(*parts, strict=True))[1:]:
                 self.merge(*part)
 
     def block(self, start: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (index, sums, features times share) of the samples from `start` on that this rank saw.
+        """Return (index, sums, features times share) of one block: the samples from `start` on with any signals.
 
-        `width` is that of the features, which a rank that has seen nothing does not know.
+        `width` is the width of the features, which a rank without signals does not know.
         """
         index = start + (self.rows[start : start + BLOCK, 0] > 0).nonzero().squeeze(1)
         rows, features = self.rows[index], torch.zeros(len(index), width)
@@ -174,13 +177,13 @@ class SampleSums:
         return index, rows, features
 
     def merge(self, index: Tensor, rows: Tensor, features: Tensor) -> None:
-        """Add what `block` of another process returns."""
+        """Add the sums that `block` returned on another rank."""
         if self.store is not None and len(index):
             self.store.blend(index, self.rows[index, 0], features, rows[:, 0])
         self.rows[index] += rows
 
     def samples(self) -> SampleSignals:
-        """Return the means of the samples that were seen."""
+        """Return the mean signals of the samples that have any."""
         index = (self.rows[:, 0] > 0).nonzero().squeeze(1)
         rows = self.rows[index]
         share, known = rows[:, 0], rows[:, 5]

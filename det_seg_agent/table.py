@@ -1,4 +1,4 @@
-"""The score table: one row per sample."""
+"""The score table: what is known of each sample. `Selector` updates it and strategies read it."""
 
 from typing import Any
 
@@ -11,17 +11,18 @@ from det_seg_agent.sums import SampleSignals
 
 
 class ScoreTable:
-    """What is known of every sample, as columns of length `num_samples`, 28 bytes a sample without features.
+    """One row per sample, stored as columns of shape (num_samples,); 28 bytes a sample without features.
 
     Attributes:
-        score: float32, last score that the strategy gave; NaN before the first.
-        loss: float32, loss at last sight; NaN before the first.
-        entropy: float32 in [0, 1], entropy at last sight; NaN before the first.
-        sufficiency: float32 in [0, 1], min of precision and recall at last sight; NaN before, or where nobody tells it.
-        seen: int32, passes that showed the sample.
-        last_pass: int32, last pass that showed it; -1 before the first.
-        selected: int32, passes that selected it.
-        features: last feature vector of each sample, see `FeatureStore`; empty where the strategy keeps none.
+        score: float32, last score from the strategy; NaN before the first.
+        loss: float32, last observed loss; NaN until first observed.
+        entropy: float32 in [0, 1], last observed entropy; NaN until first observed.
+        sufficiency: float32 in [0, 1], last observed min of precision and recall; NaN until first observed, or if the
+            adapter does not provide it.
+        seen: int32, number of passes that observed the sample.
+        last_pass: int32, last pass that trained on the sample; -1 before the first.
+        selected: int32, number of passes that selected the sample.
+        features: last feature vector of each sample, see `FeatureStore`; empty if the strategy keeps none.
     """
 
     COLUMNS = ("score", "loss", "entropy", "sufficiency", "seen", "last_pass", "selected")
@@ -41,7 +42,7 @@ class ScoreTable:
         return len(self.score)
 
     def update(self, signals: SampleSignals, pass_index: int) -> None:
-        """Take the signals that pass `pass_index` gave of distinct samples."""
+        """Store the signals of pass `pass_index`."""
         self.loss[signals.index] = signals.loss
         self.entropy[signals.index] = signals.entropy
         self.sufficiency[signals.index] = signals.sufficiency
@@ -49,16 +50,16 @@ class ScoreTable:
         self.last_pass[signals.index] = pass_index
 
     def show(self, index: Tensor, pass_index: int) -> None:
-        """Note that pass `pass_index` walked over samples, also those that gave no finite signals."""
+        """Record that pass `pass_index` trained on samples `index`, including those without finite signals."""
         self.last_pass[index] = pass_index
 
     def last(self, name: str) -> Tensor:
-        """Return a signal's column, (num_samples,): NaN before the first sight, -inf where none was finite."""
+        """Return a signal's column (num_samples,): NaN if never trained on, -inf if no observation was finite."""
         column: Tensor = getattr(self, name)
         return torch.where(column.isnan() & ~self.never_seen(), float("-inf"), column)
 
     def never_seen(self) -> Tensor:
-        """Return a (num_samples,) bool mask."""
+        """Return the mask (num_samples,) of samples that no pass has trained on."""
         return self.last_pass < 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -66,10 +67,10 @@ class ScoreTable:
         return {**{name: getattr(self, name) for name in self.COLUMNS}, "features": self.features.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the columns.
+        """Restore the state that `state_dict` returned.
 
         Raises:
-            StateError: if they are of a data set of another size.
+            StateError: if its number of samples differs.
         """
         rows = len(state["score"])
         if rows != len(self):

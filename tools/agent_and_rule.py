@@ -1,7 +1,7 @@
-"""How much the agent's policy differs from the rule that it is rewarded by, on the embedded scenes.
+"""Compare the agent's policy with the rule that its reward is based on, on the embedded scenes.
 
-Beside each selection of the agent this makes those of `quality` (a sample's weight is q itself) and `even`, from the
-same turns, and looks at which of the three foretells the losses that are seen next.
+For each selection of the agent, compute those of `quality` (the weight of a sample is q itself) and `even` from the
+same round-robin priorities, and measure which scores predict the losses observed next.
 
     python tools/agent_and_rule.py detection segmentation
 """
@@ -35,10 +35,10 @@ def correlation(one: Tensor, other: Tensor) -> float:
 
 
 class AgentBesideRule(Agent):
-    """The agent, which selects as it does and notes what the rule would have selected."""
+    """The agent; it also records what the rule would have selected."""
 
     def select(self, request: Request) -> Selection:
-        """Select, and compare with the rule."""
+        """Select as the agent does, and compare the selection with the rule's."""
         due = self.turns.due.clone()
         selection = super().select(request)
         index = self.levels.rows[:, ENTROPY].isfinite().nonzero().squeeze(1)
@@ -56,7 +56,7 @@ class AgentBesideRule(Agent):
         return selection
 
     def observe(self, samples: SampleSignals, pass_index: int, total_passes: int) -> None:
-        """Compare what was foretold with what was seen, then learn."""
+        """Compare predicted with observed losses, then learn as the agent does."""
         for name, values in getattr(self, "_foretold", {}).items():
             known = values[samples.index].isfinite()
             seen = samples.relative[known, 0]
@@ -69,7 +69,7 @@ class AgentBesideRule(Agent):
 
 
 def train(task: str, folder: Path, seed: int) -> None:
-    """Train as the demo does, with the agent beside the rule."""
+    """Train as the demo does, with `AgentBesideRule` as the strategy."""
     recipe: dict[str, Any] = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))[task]
     root = write_scenes(folder / "scenes")
     strategy = f"{AgentBesideRule.__module__}:AgentBesideRule"
@@ -88,7 +88,7 @@ def train(task: str, folder: Path, seed: int) -> None:
 
 
 def main() -> int:
-    """Train, and print the means over the passes with a selection as JSON."""
+    """Train, and print as JSON the means over the passes that select."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="+", choices=["detection", "segmentation"])
     parser.add_argument("--seed", type=int, default=0)
@@ -105,6 +105,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    import agent_and_rule  # by its name, as the strategy is found by it
+    import agent_and_rule  # by module name, by which the strategy is found
 
     sys.exit(agent_and_rule.main())

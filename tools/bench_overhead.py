@@ -1,4 +1,4 @@
-"""What our work costs on this machine: a step, a pass, a selection, and bytes a sample. Everything in one process."""
+"""Measure our overhead in one process: time of a step, a pass and a selection, and bytes per sample."""
 
 import argparse
 import itertools
@@ -22,14 +22,14 @@ from det_seg_agent.scenes import write_scenes
 
 
 def timed(function: Callable[..., Any], *arguments: Any) -> float:
-    """Return the seconds of a call."""
+    """Return the duration of a call in seconds."""
     start = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - start
 
 
 def paired(stock: Callable[[Any], None], ours: Callable[[Any], None], batches: list[Any], pairs: int) -> dict[str, Any]:
-    """Return median and quartiles of our step over the stock step, in turns on the same batches."""
+    """Return median and quartiles of the time of our step divided by the stock step's, alternating on equal batches."""
     ratios = []
     for i, batch in enumerate(itertools.islice(itertools.cycle(batches), pairs + 3)):
         seconds = {}
@@ -44,7 +44,7 @@ def paired(stock: Callable[[Any], None], ours: Callable[[Any], None], batches: l
 
 
 def update(loss: torch.Tensor, model: Any, optimizer: torch.optim.Optimizer) -> None:
-    """Make an optimizer step."""
+    """Run backward and an optimizer step."""
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
     optimizer.step()
@@ -52,7 +52,7 @@ def update(loss: torch.Tensor, model: Any, optimizer: torch.optim.Optimizer) -> 
 
 
 def detection(pairs: int, imgsz: int, images: int) -> dict[str, Any]:
-    """Measure YOLOv8n: its step, and a pass at ratio 0.5 over a full one."""
+    """Measure YOLOv8n: our step relative to stock, and a pass at ratio 0.5 relative to a full one."""
     from ultralytics.cfg import get_cfg
     from ultralytics.data import build_dataloader, build_yolo_dataset
     from ultralytics.data.utils import check_det_dataset
@@ -118,7 +118,7 @@ def detection(pairs: int, imgsz: int, images: int) -> dict[str, Any]:
 
 
 def segmentation(pairs: int, classes: int = 150, crop: int = 128, batch: int = 4) -> dict[str, Any]:
-    """Measure a UperNet-R18 with light heads: its step, and what our signals allocate in one."""
+    """Measure a UperNet-R18 with light heads: our step relative to stock, and the memory that our signals allocate."""
     from det_seg_agent.seg.compat import prepare_host
 
     prepare_host()
@@ -176,12 +176,12 @@ def tensors(state: Any) -> list[torch.Tensor]:
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process has held (Linux: ru_maxrss is in kB)."""
+    """Return the peak memory of this process in bytes (on Linux ru_maxrss is in kB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def one_pass(selector: Selector, p: int, credits: int, batch: int = 1024) -> float:
-    """Give a selector the signals of a pass over all samples, images that show several; return seconds an image."""
+    """Give a selector random signals of a full pass, with `credits` samples per image; return seconds per image."""
     rows, spent = len(selector), 0.0
     draw = torch.Generator().manual_seed(p)
     for start in range(0, rows, batch):
@@ -197,7 +197,7 @@ def one_pass(selector: Selector, p: int, credits: int, batch: int = 1024) -> flo
 
 
 def selection(rows: int, credits: int) -> dict[str, Any]:
-    """Measure the core over a data set of `rows` samples: two passes and what follows them."""
+    """Measure the core on a data set of `rows` samples: two passes, then selections, memory and trace."""
     torch.set_num_threads(1)
     small = Selector(64, 4, ratio=0.5)  # imports and first calls
     for p in range(2):
@@ -238,7 +238,7 @@ def selection(rows: int, credits: int) -> dict[str, Any]:
 
 
 def in_a_process_of_its_own(rows: int, credits: int) -> dict[str, Any]:
-    """Return `selection`, whose peak memory must not be that of another size."""
+    """Run `selection` in a new process, so that its peak memory does not include other sizes."""
     # An executor, as a pool would wait for ever for a process that ran out of memory.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         result = pool.submit(selection, rows, credits).result()
@@ -247,7 +247,7 @@ def in_a_process_of_its_own(rows: int, credits: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Measure and print JSON."""
+    """Measure the requested parts and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=["detection", "segmentation", "selection"], help="what to measure")
     parser.add_argument("--steps", type=int, default=30, help="pairs of steps")

@@ -1,9 +1,9 @@
 """Run the tests of detection against several versions of Ultralytics, and write the result to docs/hosts.md.
 
-`python tools/check_hosts.py [VERSION ...]`; by default the lowest version of the range in pyproject.toml and the newest
-one in it that pip finds. Each version is installed alone into a folder of its own that precedes the environment's; the
-environment itself is left as it is. MMEngine, MMSegmentation and mmcv have one supported version each, which
-`make test` runs.
+Usage: `python tools/check_hosts.py [VERSION ...]`. The default is the lowest version of the range in pyproject.toml and
+the newest one in it that pip finds. Each version is installed into its own folder, which precedes the environment on
+the path; the environment does not change. MMEngine, MMSegmentation and mmcv have one supported version each, which
+`make test` covers.
 """
 
 import argparse
@@ -29,13 +29,13 @@ COUNT = re.compile(r"(\d+) (passed|failed|error)")
 
 
 def supported() -> SpecifierSet:
-    """Return the range of the installed metadata."""
+    """Return the host's version range from the installed metadata."""
     found = [Requirement(line) for line in requires("det_seg_agent") or []]
     return next(requirement.specifier for requirement in found if requirement.name == HOST)
 
 
 def ends(specifier: SpecifierSet) -> list[str]:
-    """Return the lowest and the newest version of the range."""
+    """Return the lowest version of the range and the newest available one in it."""
     lowest = next(part.version for part in specifier if part.operator == ">=")
     command = [sys.executable, "-m", "pip", "index", "versions", HOST]
     listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -46,11 +46,11 @@ def ends(specifier: SpecifierSet) -> list[str]:
 
 
 def check(wanted: str, tests: list[str]) -> dict[str, str]:
-    """Install a version beside the environment, run the tests with it, and return a row of the table."""
+    """Install a version beside the environment, run the tests with it and return a row of the table."""
     with tempfile.TemporaryDirectory() as folder:
         install = ["-m", "pip", "install", "-q", "--no-deps", "--target", folder, f"{HOST}=={wanted}"]
         subprocess.run([sys.executable, *install], check=True)
-        # An older host than the range is refused on import: the copy of our metadata here allows this one.
+        # A host outside the range is refused on import, so a copy of our metadata allows this version.
         allow(Path(folder), wanted)
         path = os.pathsep.join([folder, str(ROOT), os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, "PYTHONPATH": path, "YOLO_CONFIG_DIR": f"{folder}/settings"}
@@ -67,7 +67,7 @@ def check(wanted: str, tests: list[str]) -> dict[str, str]:
 
 
 def allow(folder: Path, wanted: str) -> None:
-    """Put a copy of our metadata, with this version of the host as the range, before the installed one."""
+    """Write a copy of our metadata that allows this version of the host; it shadows the installed metadata."""
     lines = [
         f'Requires-Dist: {line.split(";")[0]}; extra == "det"'
         for line in requires("det_seg_agent") or []
@@ -81,14 +81,14 @@ def allow(folder: Path, wanted: str) -> None:
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """Return rows as Markdown."""
+    """Format rows as a Markdown table."""
     heads = list(rows[0])
     lines = [heads, ["---"] * len(heads), *(list(row.values()) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main() -> int:
-    """Check the versions; return 1 where a test failed."""
+    """Check the versions; return 1 if a test failed or none passed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("versions", nargs="*", help="versions of ultralytics; by default both ends of the range")
     parser.add_argument("--tests", nargs="+", default=["tests"], help="what pytest runs")

@@ -1,4 +1,4 @@
-"""Train a YOLOv8 detector on what the agent selects: `python tools/train_det.py model=yolov8n.yaml data=coco.yaml`."""
+"""Train an Ultralytics model on selections: `python tools/train_det.py model=yolov8n.yaml data=coco.yaml`."""
 
 import sys
 

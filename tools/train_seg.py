@@ -1,4 +1,4 @@
-"""Train a segmenter on what the agent selects: `python tools/train_seg.py CONFIG --work-dir DIR`."""
+"""Train an MMSegmentation model on selections: `python tools/train_seg.py CONFIG --work-dir DIR`."""
 
 import sys
 

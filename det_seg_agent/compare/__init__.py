@@ -1,1 +1,1 @@
-"""Comparisons: a matrix of strategy x ratio x seed with its controls, run, tabulated and put on one page."""
+"""Comparisons: train a matrix of strategy x ratio x seed with controls, and write one page of results."""

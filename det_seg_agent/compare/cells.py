@@ -1,4 +1,4 @@
-"""The cells of a comparison: one training run each."""
+"""`Cell`, one training run of a comparison, and the lengths of shorter schedules. All of `compare` uses them."""
 
 import hashlib
 import json
@@ -13,10 +13,10 @@ from det_seg_agent.strategies import strategy_class
 
 FULL, SHORT = "full", "full, shorter"
 RANDOM, EVEN, QUALITY = "random", "even", "quality"
-CONTROLS = (RANDOM, EVEN, QUALITY)  # strategies that run wherever another one does
+CONTROLS = (RANDOM, EVEN, QUALITY)  # strategies that run at every ratio and seed of another one
 Role = Literal["full", "short", "selection", "native"]
-MANY = 1_000_000  # samples at which a selection's rounding to whole samples no longer counts
-AGREE = 0.02  # of the images of full training: budgets that differ by no more are compared
+MANY = 1_000_000  # number of samples for which rounding to whole samples is negligible
+AGREE = 0.02  # largest difference of budgets, as a fraction of full training, at which cells are compared
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Cell:
 
     Attributes:
         task: detection or segmentation.
-        role: full data at the full schedule, full data on a shorter one, a selection of a given budget, or one whose
-            budget follows from its own rule.
-        label: of the strategy, as the tables have it.
-        ratio: of the selection, or of the selections whose budget the shorter schedule has; 1 for `full` and `native`.
-        seed: of the host and of everything that we draw.
-        agent: settings of ours.
+        role: `full` data at the full schedule, full data at a `short` schedule, a `selection` with a given budget, or
+            a `native` rule that determines its own budget.
+        label: name of the strategy in the tables.
+        ratio: ratio of the selection, or of the selections that a shorter schedule matches; 1 for `full` and `native`.
+        seed: seed of the host and of our generators.
+        agent: our settings.
         host, data, scenes, config, iterations: see `Block`; `data` is resolved.
-        epochs: of the shorter schedule in detection.
-        resolved: name -> digest of all that these settings stand for, as `prepare` found it; see `fingerprint`.
+        epochs: epochs of the shorter schedule, in detection.
+        resolved: digests of everything that these settings refer to, by name, from `prepare`; see `fingerprint`.
     """
 
     task: str
@@ -52,10 +52,10 @@ class Cell:
 
     @cached_property
     def key(self) -> str:
-        """Return the hash by which a finished cell is known.
+        """Hash that identifies the cell's results.
 
-        It is of our settings, our defaults too, and of `resolved`, in whose place the host's settings and the paths of
-        configuration and data do not count.
+        It covers our settings including defaults, and `resolved`, which replaces the host's settings and the paths of
+        config and data.
         """
         settings = parse(Settings, self.agent)
         cls = strategy_class(settings.strategy)
@@ -66,25 +66,25 @@ class Cell:
 
     @property
     def strategy(self) -> str:
-        """Return the strategy, a registered name or 'package.module:Class'."""
+        """The strategy, a registered name or 'package.module:Class'."""
         return str(self.agent["strategy"])
 
     @property
     def name(self) -> str:
-        """Return what people and `--only` call it."""
+        """Name of the cell in messages and for `--only`."""
         ratio = "" if self.role in ("full", "native") else f" {self.ratio:g}"
         epochs = "" if self.epochs is None else f" at {self.epochs} epochs"
         return f"{self.task} {self.label}{ratio}{epochs} seed {self.seed}"
 
     @property
     def folder(self) -> str:
-        """Return how the name of its folder begins; with other settings it has another."""
+        """Prefix of the name of the cell's folder; it depends on `key`."""
         words = "".join(c if c.isalnum() or c in ".-" else "-" for c in self.name.replace(",", ""))
         return f"{words}-{self.key[:8]}"
 
     @property
     def budget(self) -> float:
-        """Return about the budget to come; 1, the most that it can be, where it follows from the strategy's rule."""
+        """Approximate budget of the cell; for `native` the upper limit 1."""
         if self.role in ("full", "native"):
             return 1.0
         if self.epochs is not None:
@@ -92,23 +92,23 @@ class Cell:
         return self.matched()
 
     def matched(self, samples: int = MANY) -> float:
-        """Return the budget of the selections of this ratio; for segmentation as if there were many passes."""
+        """Return the budget of selections at this ratio for `samples` samples; in segmentation, of 100 passes."""
         passes = int(self.host["epochs"]) if self.task == "detection" else 100
         return self.schedule().budget(passes, samples)
 
     def schedule(self) -> Schedule:
-        """Return the schedule of the selection, or of that whose budget is matched."""
+        """Return the schedule of the selection, or of the selections that a shorter schedule matches."""
         known = {k: v for k, v in self.agent.items() if k in Schedule.model_fields}
         return parse(Schedule, {**known, "ratio": self.ratio}, "agent.")
 
 
 def shorter(length: int, budget: float) -> int:
-    """Return `length` times the budget to the nearest integer, halves up: the control is not to get less."""
+    """Return `length` times the budget, rounded half up, so that the control does not get less."""
     return max(1, math.floor(length * budget + 0.5))
 
 
 def epochs_around(full: int, budget: float) -> list[int]:
-    """Return the epochs of the shorter schedule: those that meet the budget, or else those below and above it."""
+    """Return the epochs of the shorter schedule: one value within `AGREE` of the budget, else those below and above."""
     nearest = shorter(full, budget)
     if abs(nearest / full - budget) <= AGREE:
         return [nearest]

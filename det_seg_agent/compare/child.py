@@ -1,6 +1,7 @@
-"""One cell, in a process of its own: `python -m det_seg_agent.compare.child prepare|calibrate|train FOLDER`.
+"""The child process of a cell: `python -m det_seg_agent.compare.child prepare|calibrate|train FOLDER`.
 
-`FOLDER/cell.json` says what to do; `FOLDER/outcome.json` is what came of it. The hosts are imported here alone.
+`compare.pool` starts it. It reads `FOLDER/cell.json` and writes `FOLDER/outcome.json`. The hosts are only imported
+here.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from det_seg_agent.errors import AgentError, ConfigError
 from det_seg_agent.files import write_json
 
 CALIBRATION = 20  # iterations of segmentation
-# What cannot change a result, and what is in the key by other ways.
+# Settings that cannot change a result, or that the key covers elsewhere.
 NEUTRAL = frozenset({
     "agent", "data_root", "work_dir", "num_workers", "persistent_workers", "pin_memory", "prefetch_factor",
     "log_level", "launcher", "resume", "experiment_name", "visualizer", "vis_backends", "env_cfg",
@@ -38,7 +39,7 @@ NEUTRAL_HOOKS = {"logger", "timer", "checkpoint", "visualization"}
 
 
 def main(arguments: list[str]) -> int:
-    """Do one step; the exit status is 2 for input that cannot work."""
+    """Run one step; return 0, or 2 for invalid input."""
     step, folder = arguments[0], Path(arguments[1])
     warnings.filterwarnings("ignore")  # the hosts' own deprecations
     cell = Cell(**json.loads((folder / "cell.json").read_text(encoding="utf-8")))
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> int:
         if step == "prepare":
             outcome: dict[str, Any] = {"resolved": adapter.prepare()}
         else:
-            # Before hours pass in which sources may change.
+            # Before training, as sources may change during hours of it.
             started = {"machine": machine(), "sources": sources(cell.task, cell.strategy)}
             outcome = {**adapter.train(calibrate=step == "calibrate"), **started}
     except AgentError as error:
@@ -63,7 +64,7 @@ class _Segmentation:
         self.root = data_root(cell, folder)
 
     def config(self) -> tuple[Any, int]:
-        """Return (config, iterations of full training), by the command line's own function."""
+        """Return the config, loaded as by the command line, and the iterations of full training."""
         from det_seg_agent.seg.compat import prepare_host
 
         prepare_host()
@@ -76,7 +77,7 @@ class _Segmentation:
         if self.cell.role != "selection":
             options["agent.strategy"] = "full"
         options |= {"randomness.seed": self.cell.seed, "experiment_name": self.cell.folder}
-        options["visualizer.name"] = self.cell.folder  # the host keeps both by name
+        options["visualizer.name"] = self.cell.folder  # must be unique in the host
         words = argparse.Namespace(
             config=self.cell.config, cfg_options=options, work_dir=str(self.folder / "run"), launcher="none",
             amp=False, resume=False,
@@ -91,14 +92,14 @@ class _Segmentation:
 
     @staticmethod
     def lasts(config: Any, iterations: int) -> None:
-        """Let a run last so long, with all that counts iterations scaled alike, as `AgentIterLoop` does."""
+        """Set the length of a run and scale all settings that count iterations, as `AgentIterLoop` does."""
         from det_seg_agent.seg.recipe import shorten
 
         if left := shorten(config, iterations):
             print(f"warning: {left}", file=sys.stderr)
 
     def budget(self, config: Any, iterations: int, samples: int) -> float:
-        """Return the budget of the matched selection in iterations, by `AgentIterLoop`'s rule."""
+        """Return the budget of the matched selections in iterations, by `AgentIterLoop`'s rule."""
         from det_seg_agent.seg.recipe import plan
 
         return plan(self.cell.schedule(), iterations, samples, config.train_dataloader.batch_size).budget
@@ -107,10 +108,10 @@ class _Segmentation:
         """Read config and data.
 
         Returns:
-            Digests of the resolved config, the data, and versions; see `fingerprint`.
+            Digests of the resolved config, the data and versions; see `fingerprint`.
 
         Raises:
-            ConfigError: for a config with settings of ours, which the controls would not have.
+            ConfigError: if the config contains our settings, which the controls would not have.
         """
         config, _ = self.config()
         own = sorted(set(config.get("agent") or {}) - {"strategy", "ratio"})
@@ -131,7 +132,7 @@ class _Segmentation:
         }
 
     def split(self, config: Any, name: str) -> list[Any]:
-        """Return what the host knows of a split as a whole, and digests of its images and masks."""
+        """Return the metainfo of a split, and digests of its images and masks."""
         dataset = self.dataset(config, name)
         samples = [dataset.get_data_info(i) for i in range(len(dataset))]
         images = [str(sample["img_path"]) for sample in samples]
@@ -140,7 +141,7 @@ class _Segmentation:
 
     @staticmethod
     def dataset(config: Any, name: str) -> Any:
-        """Return the data set of a split."""
+        """Build the host's data set of a split."""
         from mmseg.registry import DATASETS
         from mmseg.utils import register_all_modules
 
@@ -148,7 +149,7 @@ class _Segmentation:
         return DATASETS.build(config[f"{name}_dataloader"].dataset)
 
     def train(self, calibrate: bool) -> dict[str, Any]:
-        """Train, and return quality, cost, curve and selection; a calibration is a few iterations of full data."""
+        """Train and return quality, cost, curve and selection. `calibrate` trains a few iterations of full data."""
         config, full = self.config()
         samples, batch, run = (
             len(self.dataset(config, "train")),
@@ -175,7 +176,7 @@ class _Segmentation:
         runner.train()
         pace = runner.message_hub.get_scalar("train/time").mean() / batch
         result = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-        # a calibration validates once, a run more often
+        # a calibration validates only once, so the time of the other validations is added
         later = (validated - 1) * (result["wall_time_s"] - pace * result["images_trained"]) if calibrate else 0.0
         return {
             "quality": result["iou"]["mIoU"],
@@ -196,7 +197,7 @@ class _Segmentation:
 
 
 def validations(run: Path, batch: int) -> list[list[float]]:
-    """Return [images, mIoU] of each validation in the host's scalars."""
+    """Return [images, mIoU] of each validation from the host's scalars.json."""
     points = []
     for path in sorted(run.glob("*/vis_data/scalars.json")):
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,4 +1,4 @@
-"""The command line of comparisons."""
+"""The command line of comparisons; `tools/compare.py` runs it."""
 
 import argparse
 import contextlib
@@ -19,7 +19,7 @@ SCENES = Path(__file__).parents[2] / "configs/compare/scenes.yaml"
 
 
 def arguments_parser() -> argparse.ArgumentParser:
-    """Return the parser."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="compare.py",
         description="Train a matrix of strategy x ratio x seed with its controls, and write one page of results.",
@@ -38,9 +38,9 @@ def arguments_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return 0, 1 where a cell failed, 2 for input that cannot work, 130 after Ctrl-C."""
+    """Run the command line; return 0, 1 if a cell failed, 2 for invalid input, 130 after Ctrl-C."""
     options = arguments_parser().parse_args(arguments)
-    # else cells would go on alone; not by raising SIGINT, which a background job of a shell ignores
+    # SIGTERM must also end the cells. Not by raising SIGINT, which a shell's background job ignores.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     stopped = "stopped; finished cells are kept, and the same command goes on with the others"
     try:
@@ -50,7 +50,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def compare(options: argparse.Namespace) -> int:
-    """Do what the options say."""
+    """Run, list or only report a comparison, as the options say; return the exit status.
+
+    Raises:
+        ConfigError: if options, YAML or data are invalid.
+    """
     if options.jobs < 1:
         raise ConfigError(f"--jobs {options.jobs}: at least 1.")
     console = Console(soft_wrap=True)
@@ -71,7 +75,7 @@ def compare(options: argparse.Namespace) -> int:
             raise ConfigError(f"{folder}: no cell is finished, so that there is nothing to show; run it first.")
         try:
             failed = [] if options.page_only else train(wanted, cells, runner, console)
-        finally:  # also of what is there when this is stopped
+        finally:  # also when interrupted, with the finished cells
             finished = [(cell, result) for cell in cells if (result := runner.result(cell)) is not None]
             missing = missing_cells(cells, runner.result, runner.failure)
             text = options.config.read_text(encoding="utf-8")
@@ -82,7 +86,7 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def again(options: argparse.Namespace) -> str:
-    """Return the command that runs the whole comparison."""
+    """Return the command that repeats the whole comparison."""
     words = (
         ["python tools/compare.py", str(options.config)] if options.config != SCENES else ["python tools/compare.py"]
     )
@@ -91,7 +95,7 @@ def again(options: argparse.Namespace) -> str:
 
 
 def train(wanted: list[Cell], cells: list[Cell], runner: Runner, console: Console) -> list[Cell]:
-    """Run what is not finished, after an estimate; return the cells that failed."""
+    """Run the unfinished cells after printing an estimate; return those that failed."""
     todo = [cell for cell in wanted if runner.result(cell) is None]
     if not todo:
         return []
@@ -116,7 +120,7 @@ def train(wanted: list[Cell], cells: list[Cell], runner: Runner, console: Consol
 
 
 def listed(cells: list[Cell], runner: Runner, console: Console) -> None:
-    """Print the cells, and which are finished."""
+    """Print the cells with budget and state."""
     for cell in cells:
         state = "finished" if runner.result(cell) else "failed" if runner.failure(cell) else "to run"
         state += ", of older sources" if runner.is_older(cell) else ""

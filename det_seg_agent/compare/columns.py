@@ -1,4 +1,4 @@
-"""The columns of the tables."""
+"""The columns of the result tables. `compare.page` uses them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,11 +8,11 @@ from det_seg_agent.compare.rows import Row, spread
 
 NONE = "\N{EN DASH}"
 OTHER_SEEDS, OLDER = "\N{DAGGER}", "\N{DOUBLE DAGGER}"
-MOST_CLASSES = 20  # that are shown each
+MOST_CLASSES = 20  # with more classes, there are no columns by class
 
 
 def signed(values: Mapping[int, float]) -> str:
-    """Return the mean of paired differences, its spread, and each seed's."""
+    """Format paired differences: mean, spread and the value of each seed."""
     if not values:
         return NONE
     each = list(values.values())
@@ -22,24 +22,24 @@ def signed(values: Mapping[int, float]) -> str:
 
 
 def quality(row: Row) -> str:
-    """Return mean and spread."""
+    """Format mean and spread of the quality."""
     error = spread(list(row.quality.values()))
     return f"{row.mean:.2f}" + (f" ± {error:.2f}" if error is not None else "")
 
 
 def percent(value: float | None, digits: int = 0) -> str:
-    """Return a share in percent."""
+    """Format a fraction as percent."""
     return NONE if value is None else f"{100 * value:.{digits}f} %"
 
 
 def seeds_of(row: Row, compared: Sequence[int]) -> str:
-    """Return the seeds of a row, with a mark where they are not those compared, and those of older sources."""
+    """Format the seeds of a row; marks rows with other seeds than those compared, and seeds with older results."""
     text = ", ".join(map(str, row.quality)) + ("" if tuple(row.quality) == tuple(compared) else f" {OTHER_SEEDS}")
     return text + (f" ({OLDER} {', '.join(map(str, row.older))})" if row.older else "")
 
 
 def machines_of(row: Row, machines: Sequence[Any]) -> str:
-    """Return the numbers, from 1, of the machines of a row, with the seeds of each where there are several."""
+    """Format the numbers (from 1) of a row's machines, with the seeds of each if there are several."""
     seeds: dict[int, list[str]] = {}
     for seed, machine in row.machines.items():
         seeds.setdefault(machines.index(machine) + 1, []).append(str(seed))
@@ -52,7 +52,7 @@ Column = tuple[str, Callable[[Row], str]]
 
 
 def columns(unit: str, compared: Sequence[int], machines: Sequence[Any] = ()) -> list[Column]:
-    """Return the main table's columns; the machine only where there are several."""
+    """Return the columns of the main table; includes the machine only if there are several."""
     found: list[Column] = [
         (f"{unit}, %", quality),
         ("seeds", lambda row: seeds_of(row, compared)),
@@ -68,7 +68,7 @@ def columns(unit: str, compared: Sequence[int], machines: Sequence[Any] = ()) ->
 
 
 def difference_columns() -> list[Column]:
-    """Return the columns of the differences to the controls."""
+    """Return the columns of paired differences from the controls."""
 
     def less(control: str) -> Callable[[Row], str]:
         return lambda row: signed(row.less.get(control, {}))
@@ -77,7 +77,7 @@ def difference_columns() -> list[Column]:
 
 
 def figure_columns(rows: Sequence[Row]) -> list[Column]:
-    """Return the columns of further figures, and of classes where they are few."""
+    """Return the columns of further metrics, and of classes if there are at most `MOST_CLASSES`."""
 
     def figure(name: str) -> Callable[[Row], str]:
         return lambda row: f"{row.metrics[name]:.2f}" if name in row.metrics else NONE
@@ -92,19 +92,19 @@ def figure_columns(rows: Sequence[Row]) -> list[Column]:
 
 
 def kinds_of(rows: Sequence[Row]) -> list[str]:
-    """Return the kinds of samples that any row knows."""
+    """Return the kinds of samples in any row."""
     return list(dict.fromkeys(kind for row in rows for kind in row.selection.get("kinds", {})))
 
 
 def by_kind(row: Row, kind: str) -> str:
-    """Return a kind's mean share, and its shares in the first and the last third of the selecting passes."""
+    """Format the mean fraction of a kind that was selected, and those in the first and last third of the passes."""
     kinds, thirds = row.selection.get("kinds", {}), row.selection.get("thirds", {})
     text = percent(kinds.get(kind))
     return f"{text} ({100 * thirds[kind][0]:.0f}, {100 * thirds[kind][1]:.0f})" if kind in thirds else text
 
 
 def selection_columns(rows: Sequence[Row]) -> list[Column]:
-    """Return the columns of what was selected."""
+    """Return the columns of the statistics of selections."""
 
     def share(key: str) -> Callable[[Row], str]:
         return lambda row: percent(row.selection.get(key))

@@ -1,4 +1,4 @@
-"""The data of a cell."""
+"""The data of a cell: a path, or the embedded scenes. The cells' child processes use it."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from det_seg_agent.scenes import kinds, write_scenes
 
 
 def data_root(cell: Cell, folder: Path) -> Path:
-    """Return the data's path; the embedded scenes lie beside the cells, by their sizes, rendered where they are not."""
+    """Return the path of the data; the embedded scenes are rendered beside the cells if necessary."""
     if cell.data != "scenes":
         return Path(cell.data)
     sizes = "".join(f"-{name}-{value}" for name, value in sorted(cell.scenes.items()))
@@ -15,5 +15,5 @@ def data_root(cell: Cell, folder: Path) -> Path:
 
 
 def kinds_of(cell: Cell, root: Path) -> list[str]:
-    """Return the kind of each training sample of the embedded scenes, by dataset index; of other data nothing."""
+    """Return the kind of each training sample of the embedded scenes, by dataset index; [] for other data."""
     return list(kinds(root).values()) if cell.data == "scenes" else []

@@ -1,4 +1,4 @@
-"""A cell of detection."""
+"""Training and evaluation of a detection cell. `compare.child` runs it in a child process."""
 
 import csv
 import hashlib
@@ -18,23 +18,28 @@ from det_seg_agent.compare.fingerprint import (
 from det_seg_agent.compare.selection import selection_figures
 from det_seg_agent.errors import ConfigError
 
-# What cannot change a result, and what is in the key by other ways.
+# Settings that cannot change a result, or that the key covers elsewhere.
 NEUTRAL = frozenset({
     "device", "workers", "cache", "verbose", "plots", "show", "profile", "save", "save_period", "save_json",
     "save_dir", "project", "name", "exist_ok", "mode", "data", "model", "seed",
 })  # fmt: skip
-EARLY_STOP = {"patience": 0}  # none: cells would end at budgets of their own
+EARLY_STOP = {"patience": 0}  # off, as cells would otherwise end at different budgets
 
 
 class Detection:
-    """Trains and judges a detector by the host's command line."""
+    """Trains and evaluates a detector by our command line's functions.
+
+    Args:
+        cell: the cell.
+        folder: folder of the cell.
+    """
 
     def __init__(self, cell: Cell, folder: Path):
         self.cell, self.folder = cell, folder
         self.root = data_root(cell, folder)
 
     def arguments(self) -> dict[str, Any]:
-        """Return the host's settings of this cell; with fewer epochs for the shorter schedule."""
+        """Return the host's settings of this cell, with fewer epochs for the shorter schedule."""
         from ultralytics.cfg import DEFAULT_CFG_DICT
 
         from det_seg_agent.det.arguments import split
@@ -43,7 +48,7 @@ class Detection:
         if self.cell.role == "short":
             epochs = int(given["epochs"])
             given["epochs"] = self.cell.epochs
-            # The same number of images in the warm-up, and without mosaic, as the selections have there.
+            # As many images in the warm-up, and after mosaic is switched off, as in a run with selections.
             ratios = [self.cell.schedule().ratio_at(p, epochs) for p in range(epochs)]
             warmup = float(given.get("warmup_epochs", DEFAULT_CFG_DICT["warmup_epochs"]))
             closed = int(given.get("close_mosaic", DEFAULT_CFG_DICT["close_mosaic"]))
@@ -52,10 +57,13 @@ class Detection:
         return given
 
     def prepare(self) -> dict[str, str]:
-        """Convert the data, let the host write its label caches, so that no cell pays for it, and read the model.
+        """Convert the data, make the host write its label caches (so that no cell's time includes it), load the model.
 
         Returns:
-            Digests of the host's settings, the model, the data, and versions; see `fingerprint`.
+            Digests of the host's settings, the model, the data and versions; see `fingerprint`.
+
+        Raises:
+            ConfigError: if data or model are unusable.
         """
         from ultralytics.cfg import get_cfg
         from ultralytics.utils.downloads import attempt_download_asset
@@ -78,7 +86,7 @@ class Detection:
         }
 
     def data(self, settings: dict[str, Any]) -> list[Any]:
-        """Return class names, and digests of the images and labels of both splits, as the host reads them."""
+        """Return class names and digests of the images and labels of both splits, as the host reads them."""
         from ultralytics.cfg import get_cfg
         from ultralytics.data import build_yolo_dataset
         from ultralytics.data.utils import check_det_dataset
@@ -99,7 +107,11 @@ class Detection:
         return found
 
     def train(self, calibrate: bool) -> dict[str, Any]:
-        """Train, and return quality, cost, curve and selection; a calibration is one epoch of full data."""
+        """Train and return the outcome: quality, cost, curve and selection. `calibrate` trains one epoch of full data.
+
+        Raises:
+            ConfigError: if the training fails on its input, or did not evaluate the weights.
+        """
         from ultralytics.utils.torch_utils import unwrap_model
 
         from det_seg_agent.det.cli import train

@@ -1,7 +1,7 @@
-"""What a cell's result follows from, in digests: files, settings, versions and our sources; and where it ran.
+"""Digests of everything that determines a cell's result (files, settings, versions, our sources), and its machine.
 
-Two things are kept apart. `Cell.key` holds settings, the host's resolved configuration, data and versions: with another
-key a cell is another one. `sources` is of our own code: a cell with its key and other sources is an older one.
+There are two identities. `Cell.key` covers settings, the host's resolved configuration, data and versions; a different
+key means a different cell. `sources` covers our own code; the same key with other sources means an older result.
 """
 
 import functools
@@ -33,7 +33,7 @@ BLOCK = 1 << 20
 
 
 def digest(value: Any) -> str:
-    """Return a hash of JSON-like data; classes and functions count by their names."""
+    """Return a hash of JSON-like data; classes and functions are hashed by name."""
     text = json.dumps(value, sort_keys=True, default=lambda other: getattr(other, "__qualname__", str(other)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -48,24 +48,24 @@ def digest_of_file(path: str | Path) -> str:
 
 
 def digest_of_files(paths: Sequence[str], content: bool = False) -> str:
-    """Return a hash of names below the folder that all share, and of sizes or contents; the folder may move.
+    """Return a hash of names relative to the common folder, which may be moved, and of sizes or contents.
 
     Args:
-        paths: files or URLs, in the order of the data set. Of what is no local file only the name counts.
-        content: whether the files are read, as labels are; else their sizes count.
+        paths: files or URLs, in the order of the data set; only the name counts if it is not a local file.
+        content: whether to hash contents (as for labels) instead of sizes.
     """
     read = digest_of_file if content else os.path.getsize
     return digest([[name, read(path) if os.path.isfile(path) else None] for name, path in zip(relative(paths), paths)])
 
 
 def portable(value: Any, without: frozenset[str] = frozenset()) -> Any:
-    """Return settings as they mean the same on another machine.
+    """Return settings in a form that is the same on every machine.
 
-    A string that names a local file becomes its name and a hash of its content; another absolute path its last part.
+    The path of a local file becomes its name and a hash of its content; any other absolute path becomes its last part.
 
     Args:
-        value: JSON-like.
-        without: keys that do not count, at any depth.
+        value: JSON-like settings.
+        without: keys to leave out, at any depth.
     """
     if isinstance(value, dict):
         return {str(k): portable(v, without) for k, v in value.items() if k not in without}
@@ -80,12 +80,12 @@ def portable(value: Any, without: frozenset[str] = frozenset()) -> Any:
 
 
 def versions(task: str) -> dict[str, str]:
-    """Return package -> version of a task's hosts; builds for other devices are one version."""
+    """Return the version of each package of a task's hosts, without the suffix for the device, such as +cpu."""
     return {name: found.partition("+")[0] for name in HOSTS[task] if (found := version(name)) is not None}
 
 
 def version(name: str) -> str | None:
-    """Return the version of an installed package."""
+    """Return the version of a package; None if it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -94,10 +94,10 @@ def version(name: str) -> str | None:
 
 @functools.cache
 def sources(task: str, strategy: str) -> str:
-    """Return a hash of the code of ours that can change a result, and of the module of a user's own strategy.
+    """Return a hash of our code that can change a result, and of the module of a user's own strategy.
 
     Args:
-        task: whose adapter counts.
+        task: the task, whose adapter is included.
         strategy: registered name or 'package.module:Class'.
     """
     others = {f"{folder}/" for name, folder in ADAPTERS.items() if name != task}
@@ -112,7 +112,7 @@ def sources(task: str, strategy: str) -> str:
 
 
 def modules(names: Sequence[str]) -> dict[str, str]:
-    """Return module -> hash of its file, of modules that are not ours."""
+    """Return a hash of the file of each module that is not ours, by name."""
     found = {}
     for name in names:
         spec = None if name.partition(".")[0] == PACKAGE.name else importlib.util.find_spec(name)
@@ -122,7 +122,7 @@ def modules(names: Sequence[str]) -> dict[str, str]:
 
 
 def digest_of_weights(model: Any) -> str:
-    """Return a hash of a model's weights, by which it is seen that all cells of a seed start from the same."""
+    """Return a hash of a model's weights, to check that all cells of a seed start from the same."""
     found = hashlib.sha256()
     for tensor in model.state_dict().values():
         found.update(tensor.detach().cpu().numpy().tobytes())
@@ -130,7 +130,7 @@ def digest_of_weights(model: Any) -> str:
 
 
 def machine() -> dict[str, str]:
-    """Return versions, processor and accelerator."""
+    """Return versions, processor and accelerator of this machine."""
     import torch
 
     found = {"Python": platform.python_version(), "system": platform.platform(), "processor": processor()}
@@ -141,7 +141,7 @@ def machine() -> dict[str, str]:
 
 
 def processor() -> str:
-    """Return the processor's name, where the system says it."""
+    """Return the processor's model name, or at least its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -1,4 +1,4 @@
-"""The cells that follow from the YAML of a comparison."""
+"""Expansion of the YAML of a comparison into cells. `compare.cli` uses it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,20 +24,20 @@ from det_seg_agent.compare.spec import (
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.settings import Settings, parse
 
-RATIOS = ("schedule", "low", "high", "period")  # what a rule with a budget of its own does not ask for
+RATIOS = ("schedule", "low", "high", "period")  # settings that have no effect on a rule with its own budget
 
 
 def read(path: Path, data: str | None = None) -> tuple[Comparison, list[Cell]]:
     """Return a comparison and its cells, in the order in which they run.
 
-    All cells of a seed come before those of the next, so that an interrupted matrix still compares.
+    Cells are sorted by seed, so that an interrupted matrix still allows comparisons.
 
     Args:
-        path: of the YAML.
-        data: for the blocks that name none.
+        path: path of the YAML.
+        data: data for blocks that name none.
 
     Raises:
-        ConfigError: for a file that cannot be read, or settings that cannot work.
+        ConfigError: if the file cannot be read or settings are invalid.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -57,7 +57,17 @@ def read(path: Path, data: str | None = None) -> tuple[Comparison, list[Cell]]:
 
 
 def expand(task: str, block: Block, folder: Path, data: str | None) -> list[Cell]:
-    """Return the cells of a block: its strategies, and the controls that are always there."""
+    """Return the cells of a block: its strategies and all controls.
+
+    Args:
+        task: detection or segmentation.
+        block: settings of the task.
+        folder: folder of the YAML.
+        data: data if the block names none.
+
+    Raises:
+        ConfigError: if settings are invalid.
+    """
     shared: dict[str, Any] = {"task": task, "host": dict(block.host), "data": data_of(task, block, data)}
     check_host(task, block.host)
     if shared["data"] == "scenes":
@@ -97,7 +107,7 @@ def expand(task: str, block: Block, folder: Path, data: str | None) -> list[Cell
 
 
 def shorter_cells(cell: Cell) -> list[Cell]:
-    """Return the shorter schedule of a ratio and seed; in detection, which has whole epochs, at times two of them."""
+    """Return the shorter schedule of a ratio and seed; in detection possibly two, as there are only whole epochs."""
     if cell.task != "detection":
         return [cell]
     return [replace(cell, epochs=epochs) for epochs in epochs_around(int(cell.host["epochs"]), cell.budget)]

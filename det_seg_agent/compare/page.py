@@ -1,4 +1,4 @@
-"""One self-contained HTML page, and the same table for the terminal."""
+"""The results as one self-contained HTML page, and as tables for the terminal. `compare.cli` writes both."""
 
 import html
 import time
@@ -54,7 +54,14 @@ of its own is set against those of the others. Initial weights: {{same}} in all 
 
 
 def table(caption: str, rows: Sequence[Row], shown: Sequence[Column], best: Sequence[Row] = ()) -> str:
-    """Return an HTML table, a row a strategy and ratio."""
+    """Return an HTML table with one line per row.
+
+    Args:
+        caption: caption of the table.
+        rows: strategies and ratios.
+        shown: the columns.
+        best: rows to mark with a star.
+    """
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name, _ in shown)
     body = []
     for row in rows:
@@ -68,7 +75,7 @@ def table(caption: str, rows: Sequence[Row], shown: Sequence[Column], best: Sequ
 
 
 def task_section(task: str, finished: Finished, machines: Sequence[Any]) -> str:
-    """Return a task's tables and plots."""
+    """Return the HTML of a task's tables and plots; `machines` are those of the whole page."""
     unit, rows = UNITS[task], rows_of(finished)
     best, compared = front(rows), seeds_compared(rows)
     initial: dict[int, set[str]] = {}
@@ -113,14 +120,14 @@ def task_section(task: str, finished: Finished, machines: Sequence[Any]) -> str:
 
 
 def page(title: str, text: str, command: str, finished: Finished, missing: Mapping[str, str]) -> str:
-    """Return the page.
+    """Return the page as HTML.
 
     Args:
-        title: its heading.
-        text: the YAML.
-        command: that makes it.
+        title: heading.
+        text: the YAML of the comparison.
+        command: command that repeats it.
         finished: cells with their results.
-        missing: name of a cell that is not finished -> why.
+        missing: maps the name of each unfinished cell to the reason.
     """
     tasks = list(dict.fromkeys(cell.task for cell, _ in finished))
     machines = list({str(result["machine"]): result["machine"] for _, result in finished}.values())
@@ -166,14 +173,14 @@ where it is above the last two as well.</p>
 
 
 def write_page(path: Path, content: str) -> None:
-    """Replace the page at once."""
+    """Write the page atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         part.write_text(content, encoding="utf-8")
 
 
 def print_tables(finished: Finished, console: Console) -> None:
-    """Print each task's table."""
+    """Print one table per task."""
     for task in dict.fromkeys(cell.task for cell, _ in finished):
         rows = rows_of([(cell, result) for cell, result in finished if cell.task == task])
         unit = UNITS[task]
@@ -191,7 +198,7 @@ def print_tables(finished: Finished, console: Console) -> None:
 def missing_cells(
     cells: Sequence[Cell], result: Callable[[Cell], Any], failure: Callable[[Cell], Any]
 ) -> dict[str, str]:
-    """Return name -> why, of cells without a result."""
+    """Return the reason for each cell without a result, by name."""
     why = {}
     for cell in cells:
         if result(cell) is None:

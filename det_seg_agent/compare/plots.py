@@ -1,4 +1,4 @@
-"""Quality over cost, and learning curves; readable without colour."""
+"""Plots of the results page: quality over cost, and learning curves, legible without colour."""
 
 import html
 import io
@@ -23,7 +23,7 @@ FIXED = {FULL: "o", SHORT: "$s$", RANDOM: "x", EVEN: "$e$", QUALITY: "$q$"}
 
 
 def styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Return label -> marker, line style and grey, the same in every plot of a task."""
+    """Return marker, line style and grey of each label, the same in every plot of a task."""
     labels = list(dict.fromkeys(row.label for row in rows))
     free = iter(MARKERS * 3)
     return {
@@ -37,7 +37,7 @@ def styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 
 def svg(figure: Figure, label: str) -> str:
-    """Return a figure as an SVG element that reads as `label`; its ids are its own on a page."""
+    """Return a figure as an SVG element with `label` as its accessible name, and ids that are unique on the page."""
     FigureCanvasSVG(figure)
     out = io.StringIO()
     with rc_context({"svg.hashsalt": label}):
@@ -56,7 +56,7 @@ def _below(figure: Figure, ax: Axes) -> None:
 
 
 def quality_over_cost(rows: Sequence[Row], unit: str) -> str:
-    """Return an SVG: mean quality with its spread over seeds, over the budget; the Pareto front is a line."""
+    """Return an SVG of mean quality, with its spread over seeds, against the budget; a line marks the Pareto front."""
     figure = Figure(figsize=(8.4, 4.9), layout="constrained")
     ax = figure.subplots()
     best = front(rows)
@@ -67,7 +67,7 @@ def quality_over_cost(rows: Sequence[Row], unit: str) -> str:
     place = {}
     for row in rows:
         near = at[round(row.budget, 2)]
-        place[row.name] = 100 * row.budget + (near.index(row) - (len(near) - 1) / 2) * 0.6  # beside each other
+        place[row.name] = 100 * row.budget + (near.index(row) - (len(near) - 1) / 2) * 0.6  # side by side
     ax.plot([place[row.name] for row in best], [row.mean for row in best], "-", color="0.75", lw=5, zorder=0)
     for row in rows:
         look = {**style[row.label], "linestyle": ""}
@@ -83,7 +83,10 @@ def quality_over_cost(rows: Sequence[Row], unit: str) -> str:
 
 
 def learning_curves(rows: Sequence[Row], ratio: float) -> tuple[str, str] | None:
-    """Return an SVG of the mean curve of each strategy at a ratio and of full data, and what it shows; or None."""
+    """Return an SVG of the mean curves of full data and of each strategy at a ratio, and the name of the values.
+
+    Returns None if no row has a curve.
+    """
     chosen = [row for row in rows if row.ratio in (1.0, ratio)]
     figure = Figure(figsize=(8.4, 4.6), layout="constrained")
     ax = figure.subplots()

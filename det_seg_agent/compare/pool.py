@@ -1,4 +1,4 @@
-"""Runs cells, each in a process of its own, and keeps what is finished."""
+"""`Runner`: runs cells, each in its own process, and stores their results. `compare.cli` uses it."""
 
 import contextlib
 import os
@@ -21,12 +21,12 @@ from det_seg_agent.compare.store import Store, clear, read_if_there, tail
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.files import write_json
 
-TAIL = 30  # lines of a failed cell's log that are kept with it
+TAIL = 30  # lines of a failed cell's log stored with it
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a process ended: its exit status, wall seconds, and CPU seconds with its own children's."""
+    """Result of a process: exit status, wall seconds, and CPU seconds including its children's."""
 
     status: int
     wall: float
@@ -34,12 +34,12 @@ class Outcome:
 
 
 class Runner(Store):
-    """Runs the cells of a matrix in `folder`, `jobs` at a time; see `Store`.
+    """Runs the cells of a matrix; see `Store` for the files.
 
     Args:
-        folder: of all cells.
-        jobs: cells at a time.
-        keep_older: whether cells that other sources of ours finished count as finished.
+        folder: folder of all cells.
+        jobs: number of cells to run at a time.
+        keep_older: whether results of other versions of our sources count as finished.
     """
 
     def __init__(self, folder: Path, jobs: int = 1, keep_older: bool = False):
@@ -50,19 +50,19 @@ class Runner(Store):
         self._stopped = False
 
     def prepare(self, cells: list[Cell], tasks: set[str], console: Console, look: bool = False) -> list[Cell]:
-        """Check settings and data of tasks before anything trains, and find out what they stand for.
+        """Check settings and data of tasks before training, and compute the digests that identify their cells.
 
         Args:
             cells: the whole matrix.
-            tasks: whose cells are needed.
-            console: to print to.
-            look: whether nothing is to be trained: then other folders are left alone, which a comparison may be using.
+            tasks: tasks whose cells are needed.
+            console: console for messages.
+            look: whether nothing will be trained; then a temporary folder is used, as a comparison may be running.
 
         Returns:
-            `cells`, those of `tasks` with `resolved`, by which finished ones are known.
+            `cells`, with `resolved` set for those of `tasks`.
 
         Raises:
-            ConfigError: with the end of the log, for what cannot work.
+            ConfigError: if settings or data are invalid; includes the end of the log.
         """
         resolved: dict[str, dict[str, str]] = {}
         for task in dict.fromkeys(cell.task for cell in cells if cell.task in tasks):
@@ -76,7 +76,11 @@ class Runner(Store):
         return [replace(cell, resolved=resolved.get(cell.task, {})) for cell in cells]
 
     def calibrate(self, cells: list[Cell], console: Console) -> None:
-        """Measure the pace of each task of which no cell is finished yet: one epoch, or a few iterations."""
+        """Measure the time per image of each task in `cells` by a short run: one epoch, or a few iterations.
+
+        Raises:
+            ConfigError: if the run fails; includes the end of the log.
+        """
         for task in dict.fromkeys(cell.task for cell in cells):
             first = next(cell for cell in cells if cell.task == task)
             if self._calibrated(first) is None:
@@ -98,7 +102,7 @@ class Runner(Store):
         return ended
 
     def estimates(self, cells: list[Cell]) -> dict[str, float]:
-        """Return cell name -> seconds it will take, from finished cells of its task, or else from the calibration."""
+        """Estimate each cell's seconds, by name, from finished cells of its task, or else from the calibration."""
         done: dict[str, list[dict[str, Any]]] = {}
         for cell in cells:
             if (result := self.result(cell)) is not None:
@@ -113,12 +117,12 @@ class Runner(Store):
         return seconds
 
     def run(self, cells: list[Cell], everything: list[Cell], console: Console) -> list[Cell]:
-        """Run those that are not finished; return those that failed.
+        """Run the unfinished cells with a progress bar; return those that failed.
 
         Args:
-            cells: to run.
-            everything: the whole matrix, from which estimates are made.
-            console: to print to.
+            cells: cells to run.
+            everything: the whole matrix, for estimates.
+            console: console for messages.
         """
         todo = [cell for cell in cells if self.result(cell) is None]
         failed: list[Cell] = []
@@ -155,7 +159,7 @@ class Runner(Store):
 
     @contextlib.contextmanager
     def _pool(self) -> Iterator[ThreadPoolExecutor]:
-        """End what runs when this process is told to stop; an unfinished cell is run again next time."""
+        """Yield a thread pool; on exit terminate running cells, which will be run again next time."""
         pool = ThreadPoolExecutor(self.jobs)
         try:
             yield pool
@@ -172,7 +176,7 @@ class Runner(Store):
         self._started[cell.name] = time.time()
         ended = self._spawn("train", cell, place)
         outcome = read_if_there(place / "outcome.json")
-        if self._stopped and ended.status:  # it was ended; that is no failure of its own
+        if self._stopped and ended.status:  # terminated by us, so not a failure
             return ended
         if ended.status or outcome is None:
             write_json(place / "failed.json", {"status": ended.status, "tail": tail(place, TAIL)})
@@ -183,7 +187,7 @@ class Runner(Store):
         return ended
 
     def _spawn(self, step: str, cell: Cell, place: Path) -> Outcome:
-        """Run one step of a cell in an empty folder, with one thread a process."""
+        """Run one step of a cell in an empty folder, in a child process with one thread."""
         clear(place)
         write_json(place / "cell.json", asdict(cell))
         command = [sys.executable, "-m", "det_seg_agent.compare.child", step, str(place)]
@@ -193,8 +197,8 @@ class Runner(Store):
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
             self._running[process.pid] = process
             try:
-                _, status, used = os.wait4(process.pid, 0)  # of this process and all that it waited for
-            except KeyboardInterrupt:  # in the main thread, where there is no pool yet that would end it
+                _, status, used = os.wait4(process.pid, 0)  # times include the child's own children
+            except KeyboardInterrupt:  # in the main thread, where no pool terminates it
                 process.terminate()
                 raise
             process.returncode = os.waitstatus_to_exitcode(status)
@@ -203,12 +207,12 @@ class Runner(Store):
 
 
 def pace_of(cell: Cell) -> str:
-    """Return what a task's pace depends on."""
+    """Return a hash of everything that the time per image depends on."""
     return digest(cell.resolved)
 
 
 def span(seconds: float) -> str:
-    """Return a time for people."""
+    """Format a duration for messages."""
     minutes = round(seconds / 60)
     if seconds < 100:
         return f"{seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""What finished cells say together: means, spreads, and differences within a seed."""
+"""Statistics over finished cells: means, spreads, and differences paired by seed. `compare.page` shows them."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ AGENT = "agent"
 Finished = Sequence[tuple[Cell, Mapping[str, Any]]]
 
 
-Results = Mapping[int, Mapping[str, Any]]  # seed -> what its cell left
+Results = Mapping[int, Mapping[str, Any]]  # seed -> result of its cell
 
 
 @dataclass(frozen=True)
@@ -20,18 +20,18 @@ class Row:
 
     Attributes:
         label, role, ratio: as in `Cell`.
-        quality: seed -> AP or mIoU, in percent.
-        budget: mean images trained on, over those of full training.
-        images: mean images trained on.
-        wall, cpu: median seconds of a whole process: imports, data, training, our work, and judging.
-        wall_ratio, cpu_ratio: median of the seconds over those of full training; of the same seed where it is finished.
-        less: control -> seed -> quality less the control's, with the same seed and ratio, where budgets agree.
-        selection: figures of `selection.selection_figures`, means over seeds; by kind under "kinds".
-        metrics: name -> mean of a further figure, in percent.
-        classes: class -> mean IoU, in percent.
-        curves: seed -> (name, [[images, value], ...]).
-        machines: seed -> where it ran.
-        older: seeds whose cells other sources of ours finished.
+        quality: AP or mIoU in percent, by seed.
+        budget: mean number of images trained on, divided by that of full training.
+        images: mean number of images trained on.
+        wall, cpu: median seconds of a whole process: imports, data, training, our overhead and evaluation.
+        wall_ratio, cpu_ratio: median of the seconds divided by those of full training with the same seed, if finished.
+        less: by control and seed, quality minus the control's at the same seed and ratio, if budgets agree.
+        selection: means over seeds of `selection.selection_figures`.
+        metrics: means of further metrics in percent, by name.
+        classes: mean IoU in percent, by class.
+        curves: (name, [[images, value], ...]), by seed.
+        machines: machine, by seed.
+        older: seeds whose results are from other versions of our sources.
         length: epochs or iterations of the cells.
     """
 
@@ -56,27 +56,27 @@ class Row:
 
     @property
     def mean(self) -> float:
-        """Return the mean quality."""
+        """Mean quality over seeds."""
         return statistics.fmean(self.quality.values())
 
     @property
     def name(self) -> str:
-        """Return label and ratio."""
+        """Label and ratio."""
         return self.label if self.role in ("full", "native") else f"{self.label} {self.ratio:g}"
 
     @property
     def is_control(self) -> bool:
-        """Return whether the row is there to compare with."""
+        """Whether the row is a control."""
         return self.label in (FULL, SHORT, *CONTROLS)
 
 
 def spread(values: Sequence[float]) -> float | None:
-    """Return the sample standard deviation; None of fewer than two."""
+    """Return the sample standard deviation; None for fewer than two values."""
     return statistics.stdev(values) if len(values) > 1 else None
 
 
 def rows_of(finished: Finished) -> list[Row]:
-    """Return one row a strategy and ratio of one task: full data first, then by ratio, controls before strategies."""
+    """Return one row per strategy and ratio of one task: full data, then by falling ratio, controls first."""
     cells: dict[tuple[float, str], dict[int, list[tuple[Cell, Mapping[str, Any]]]]] = {}
     for cell, result in finished:
         cells.setdefault((cell.ratio, cell.label), {}).setdefault(cell.seed, []).append((cell, result))
@@ -119,15 +119,15 @@ def rows_of(finished: Finished) -> list[Row]:
 
 
 def share(result: Mapping[str, Any]) -> float:
-    """Return the images that a cell trained on over those of full training."""
+    """Return the budget of a finished cell: its images divided by those of full training."""
     return float(result["images"] / result["full_images"])
 
 
 def at_budget(several: Finished) -> Mapping[str, Any]:
-    """Return the result of a cell; of the two shorter schedules around a budget, one interpolated linearly at it.
+    """Return the result of one cell, or interpolate two shorter schedules linearly at the budget between them.
 
-    Figures are interpolated; curve and machine are those of the schedule that is nearer. Where only one of the two is
-    finished, it stands for itself.
+    Numbers are interpolated; curve and machine are those of the nearer schedule. If only one of the two is finished,
+    its result is returned.
     """
     if len(several) == 1:
         return several[0][1]
@@ -145,7 +145,7 @@ def at_budget(several: Finished) -> Mapping[str, Any]:
 
 
 def _paired(mine: Results, others: Sequence[Results]) -> dict[int, float]:
-    """Return seed -> quality less that of the other with the nearest budget, where the two agree."""
+    """Return by seed the quality minus that of the other result with the nearest budget, if budgets agree."""
     less = {}
     for seed, result in mine.items():
         near = min((o[seed] for o in others if seed in o), key=lambda o: abs(share(o) - share(result)), default=None)
@@ -155,14 +155,14 @@ def _paired(mine: Results, others: Sequence[Results]) -> dict[int, float]:
 
 
 def _means(figures: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return name -> mean over the cells that have the figure."""
+    """Return the mean of each metric over the cells that have it."""
     names = dict.fromkeys(name for f in figures for name in f)
     known = {name: [f[name] for f in figures if f.get(name) is not None] for name in names}
     return {name: statistics.fmean(values) for name, values in known.items() if values}
 
 
 def _ratio(by_seed: Mapping[int, Any], full: Mapping[int, Any], key: str) -> float | None:
-    """Return the median ratio to full training; of a seed without its own, to the median of the others."""
+    """Return the median ratio to full training of the same seed, or to the median full training if there is none."""
     if not full:
         return None
     typical = statistics.median(result[key] for result in full.values())
@@ -186,13 +186,13 @@ def _selection(results: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def seeds_compared(rows: Sequence[Row]) -> tuple[int, ...]:
-    """Return the seeds that a table compares: the agent's at most of the ratios, or else the most of any row."""
+    """Return the seeds that a table compares: the agent's longest list of seeds, or else the longest of any row."""
     agents = [row for row in rows if row.label == AGENT] or rows
     return max((tuple(row.quality) for row in agents), key=len, default=())
 
 
 def front(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that no other of the seeds compared beats in budget and mean quality, by rising budget."""
+    """Return the Pareto front in budget and mean quality of the rows with the compared seeds, by rising budget."""
     alike = [row for row in rows if tuple(row.quality) == seeds_compared(rows)]
     best: list[Row] = []
     for row in sorted(alike, key=lambda row: (row.budget, -row.mean)):

@@ -1,4 +1,4 @@
-"""What a run selected, in a few figures."""
+"""Statistics of a run's selections, from its trace. The cells' child processes compute them."""
 
 from pathlib import Path
 from typing import Any
@@ -8,17 +8,17 @@ import pyarrow.parquet as pq
 
 
 def selection_figures(trace: Path, kind_of: list[str]) -> dict[str, Any]:
-    """Return figures on the passes that selected less than everything; {} where there is none.
+    """Return statistics over the passes that did not select everything; {} if there are none.
 
     Args:
         trace: folder of the trace.
-        kind_of: the kind of each sample, by dataset index, or nothing.
+        kind_of: kind of each sample, by dataset index; may be empty.
 
     Returns:
-        "coverage": share of samples that were in at least one such selection; "turnover": mean share of a selection
-        that the one before did not hold; "top_tenth": share of all picks that went to the most picked tenth of samples;
-        "kinds": kind -> mean share of its samples that a selection held; "thirds": kind -> that share in the first and
-        in the last third of these passes.
+        A dict with fractions in [0, 1]. "coverage": of the samples, those in at least one such selection. "turnover":
+        of a selection, those not in the previous one (mean). "top_tenth": of all picks, those of the most selected
+        tenth of samples. "kinds": for each kind, the mean fraction of its samples in a selection. "thirds": the same
+        in the first and in the last third of these passes.
     """
     counts: np.ndarray | None = None
     before: np.ndarray | None = None

@@ -1,4 +1,4 @@
-"""What the YAML of a comparison holds, and how a wrong one is refused."""
+"""The settings in the YAML of a comparison, and their validation. `compare.matrix` uses them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ SCENES = [name for name in signature(write_scenes).parameters if name != "folder
 
 
 class Block(BaseModel):
-    """What both tasks have."""
+    """Settings that both tasks have."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,7 +54,7 @@ class Segmentation(Block):
 
 
 class Comparison(BaseModel):
-    """The YAML as a whole."""
+    """Settings of the whole YAML."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -64,7 +64,11 @@ class Comparison(BaseModel):
 
 
 def mapping(value: Any, name: str) -> dict[str, Any]:
-    """Return `value` if it is a mapping with text for keys."""
+    """Return `value` as a dict.
+
+    Raises:
+        ConfigError: if it is not a mapping with strings as keys.
+    """
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise ConfigError(f"{name}={value!r}: a mapping of names to values is needed.")
     return dict(value)
@@ -72,9 +76,13 @@ def mapping(value: Any, name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of `strategies`: its label, settings of ours, ratio -> seeds, and whether its rule sets its budget.
+    """An entry of `strategies`.
 
-    A control has no ratios: it runs wherever another strategy does.
+    Attributes:
+        label: name in the tables.
+        agent: our settings.
+        seeds_of: seeds of each ratio; empty for a control, which runs at every ratio and seed of another strategy.
+        native: whether its rule determines the budget.
     """
 
     label: str
@@ -84,15 +92,15 @@ class Entry:
 
 
 def schedule_of(block: Block) -> dict[str, Any]:
-    """Return the settings of the schedule, which all strategies of a block share."""
+    """Return the block's settings of the schedule, which all its strategies share."""
     return {k: v for k, v in block.agent.items() if k in Schedule.model_fields}
 
 
 def entry_of(task: str, given: Any, block: Block) -> Entry:
-    """Return an entry of `strategies`, with its settings checked, and the block's ratios where it has none of its own.
+    """Validate one item of `strategies`; it gets the block's ratios unless it has its own.
 
     Raises:
-        ConfigError: for settings that cannot work, or that would give it another budget than its controls.
+        ConfigError: if settings are invalid, or would give it a different budget than its controls.
     """
     own = {"strategy": given} if isinstance(given, str) else mapping(given, f"{task}.strategies")
     has_ratios, label = "ratios" in own, own.pop("label", None)
@@ -136,7 +144,11 @@ def entry_of(task: str, given: Any, block: Block) -> Entry:
 
 
 def data_of(task: str, block: Block, data: str | None) -> str:
-    """Return the block's data, resolved where it is a path that is there."""
+    """Return the block's data, as an absolute path if it exists.
+
+    Raises:
+        ConfigError: if neither the block nor `data` names any.
+    """
     given = block.data or data
     if given is None:
         raise ConfigError(f"{task}.data is missing; give --data PATH, or set it in the YAML.")
@@ -145,7 +157,11 @@ def data_of(task: str, block: Block, data: str | None) -> str:
 
 
 def check_host(task: str, host: Mapping[str, Any]) -> None:
-    """Refuse settings of the host that the matrix sets, or that are ours."""
+    """Refuse settings of the host that the matrix sets, or that are ours.
+
+    Raises:
+        ConfigError: names the first such setting.
+    """
     for key in host:
         if key in OURS[task]:
             raise ConfigError(f"{task}.host.{key}: it follows from the matrix; remove it.")
@@ -154,14 +170,22 @@ def check_host(task: str, host: Mapping[str, Any]) -> None:
 
 
 def check_scenes(task: str, scenes: Mapping[str, int]) -> None:
-    """Refuse what is no setting of the embedded scenes."""
+    """Refuse unknown settings of the embedded scenes.
+
+    Raises:
+        ConfigError: names the first unknown setting.
+    """
     for key in scenes:
         if key not in SCENES:
             raise ConfigError(unknown_key(f"{task}.scenes.{key}", [f"{task}.scenes.{name}" for name in SCENES]))
 
 
 def check_detection(host: Mapping[str, Any]) -> None:
-    """Refuse what would differ between cells without anybody having set it."""
+    """Refuse settings that would silently make cells differ.
+
+    Raises:
+        ConfigError: if `epochs` is missing, the optimizer is automatic, or `time` or `patience` is set.
+    """
     if not isinstance(host.get("epochs"), int) or host["epochs"] < 1:
         raise ConfigError(f"detection.host.epochs={host.get('epochs')!r}: the number of epochs of full training.")
     if str(host.get("optimizer", "auto")).lower() == "auto":
@@ -178,7 +202,11 @@ def check_detection(host: Mapping[str, Any]) -> None:
 
 
 def ratios_of(name: str, given: Any, seeds: list[int]) -> dict[float, list[int]]:
-    """Return ratio -> seeds; `seeds` are those of ratios given as a list."""
+    """Return the seeds of each ratio; `seeds` apply if `given` is a list of ratios.
+
+    Raises:
+        ConfigError: if ratios or seeds are invalid; `name` is the key in the message.
+    """
     seeds_of = dict.fromkeys(given, seeds) if isinstance(given, list) else given
     if not isinstance(seeds_of, Mapping) or not seeds_of:
         raise ConfigError(f"{name}={given!r}: a list of ratios, or a mapping of ratio to seeds, is needed.")

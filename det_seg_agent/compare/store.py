@@ -1,4 +1,4 @@
-"""What is on disk of a comparison: finished cells, failed ones, and who may write."""
+"""The files of a comparison: results, failures and the lock. `compare.pool` builds on it."""
 
 import contextlib
 import itertools
@@ -14,21 +14,21 @@ from det_seg_agent.errors import ConfigError
 
 
 class Store:
-    """The cells in `folder`.
+    """Reads the results of cells in `folder`.
 
-    A cell's folder holds `cell.json`, `log.txt`, `run/` as the host leaves it, and `result.json` once it is finished,
-    or `failed.json`. A finished cell is kept for ever; with another key or other sources a cell has another folder.
+    A cell's folder contains `cell.json`, `log.txt`, the host's `run/`, and `result.json` if it is finished or
+    `failed.json` if it failed. Results are never deleted; a cell with another key or other sources has another folder.
 
     Args:
-        folder: of all cells.
-        keep_older: whether cells that other sources of ours finished count as finished.
+        folder: folder of all cells.
+        keep_older: whether results of other versions of our sources count as finished.
     """
 
     def __init__(self, folder: Path, keep_older: bool = False):
         self.folder, self.keep_older = folder, keep_older
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
-        """Return what a finished cell left; "older" is true in it where it is of other sources."""
+        """Return the result of a finished cell, or None; "older" is True in a result from other sources."""
         found = self._results(cell)
         current = [content for content in found if content["sources"] == sources(cell.task, cell.strategy)]
         if current or not (found and self.keep_older):
@@ -36,7 +36,7 @@ class Store:
         return {**max(found, key=lambda content: str(content["finished"])), "older": True}
 
     def is_older(self, cell: Cell) -> bool:
-        """Return whether other sources alone finished a cell."""
+        """Return whether a cell only has results from other sources."""
         found = self._results(cell)
         return bool(found) and all(content["sources"] != sources(cell.task, cell.strategy) for content in found)
 
@@ -45,25 +45,25 @@ class Store:
         return [content for path in paths if (content := read_if_there(path)) and content.get("key") == cell.key]
 
     def place(self, cell: Cell) -> Path:
-        """Return the folder in which a cell runs: one by its key and our sources, which holds no finished cell."""
+        """Return the folder for running a cell, named by its key and our sources; it contains no result."""
         name = f"{cell.folder}-{sources(cell.task, cell.strategy)[:6]}"
         names = (name if i == 1 else f"{name}-{i}" for i in itertools.count(1))
         return next(p for p in (self.folder / name for name in names) if not (p / "result.json").exists())
 
     def failure(self, cell: Cell) -> dict[str, Any] | None:
-        """Return what is known of a cell that failed: "status" and "tail"."""
+        """Return "status" and "tail" (end of the log) of a failed cell; None if it has not failed."""
         return None if self.result(cell) else read_if_there(self.place(cell) / "failed.json")
 
     def tasks_with_results(self, cells: list[Cell]) -> set[str]:
-        """Return the tasks of which any cell is finished."""
+        """Return the tasks that have any finished cell."""
         return {task for task in {cell.task for cell in cells} if any(self.folder.glob(f"{task}-*/result.json"))}
 
 
 def clear(place: Path) -> None:
-    """Make `place` an empty folder, if nothing but an unfinished cell is in it.
+    """Make `place` an empty folder; only removes the files of a cell.
 
     Raises:
-        ConfigError: for a folder of anything else.
+        ConfigError: if the folder contains anything else.
     """
     if place.exists() and any(place.iterdir()):
         if not (place / "cell.json").is_file():
@@ -74,10 +74,10 @@ def clear(place: Path) -> None:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep other comparisons out of `folder`.
+    """Lock `folder` against other comparisons.
 
     Raises:
-        ConfigError: where one is at work.
+        ConfigError: if another one is running in it.
     """
     import fcntl
 
@@ -91,7 +91,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def read_if_there(path: Path) -> dict[str, Any] | None:
-    """Return a JSON object, or None where there is none."""
+    """Return the JSON object in a file; None if it cannot be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -100,6 +100,6 @@ def read_if_there(path: Path) -> dict[str, Any] | None:
 
 
 def tail(place: Path, lines: int) -> str:
-    """Return the last lines of a log."""
+    """Return the last `lines` lines of the log in `place`."""
     text = (place / "log.txt").read_text(encoding="utf-8", errors="replace")
     return "\n".join(line.rpartition("\r")[2] for line in text.splitlines()[-lines:])

@@ -1,4 +1,4 @@
-"""The grammar of `yolo train`, by the host's own functions, with our settings under `agent.`."""
+"""Parsing of the command line in the grammar of `yolo train`, with our settings under `agent.`. `det.cli` uses it."""
 
 import datetime
 from typing import Any
@@ -8,7 +8,7 @@ from det_seg_agent.errors import ConfigError
 from det_seg_agent.hosts.commands import one_line
 from det_seg_agent.settings import unknown_key
 
-# What the host takes beside its defaults (ultralytics 8.4.190): flags without a value, and keys without a default.
+# Words that the host accepts in addition to its defaults (8.4.190): flags without a value, and keys without a default.
 FLAGS = ("half", "int8", "end2end", "nms")
 MORE_KEYS = ("save_dir", "augmentations")
 WRITE = "Write key=value, such as epochs=100; --help shows more."
@@ -17,8 +17,8 @@ WRITE = "Write key=value, such as epochs=100; --help shows more."
 def parse_arguments(arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return (host arguments, agent settings) of a command line.
 
-    As in `yolo`, words win over files wherever they stand, the last of a word wins, and of several `cfg=` the first.
-    Of several `--config` the last wins, and `cfg=` wins over it.
+    As in `yolo`, command-line words override files regardless of position; the last of repeated words and the first of
+    several `cfg=` win. The last of several `--config` wins, and `cfg=` overrides it.
 
     Raises:
         ConfigError: for a word that is not key=value, an unknown key, or a file that cannot be read.
@@ -59,15 +59,15 @@ def parse_arguments(arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any
 
 
 def read_config(what: str, path: Any, find: Any = str) -> dict[str, Any]:
-    """Return the flat keys of a YAML recipe as the host reads it; an `agent:` block becomes `agent.` keys.
+    """Return the flat keys of a YAML file as the host reads it; an `agent:` block becomes `agent.` keys.
 
     Args:
-        what: stands before the path in messages.
-        path: of the file.
-        find: returns where the file is.
+        what: prefix of the path in messages.
+        path: path of the file, as the user gave it.
+        find: function that locates the file.
 
     Raises:
-        ConfigError: for a file that cannot be read or is not a mapping, or a date in it.
+        ConfigError: if the file cannot be read, is not a mapping or contains a date.
     """
     from ultralytics.utils import YAML
 
@@ -87,10 +87,10 @@ def read_config(what: str, path: Any, find: Any = str) -> dict[str, Any]:
 
 
 def split(merged: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split flat keys into the host's and ours, and check the names of the host's; its old names get the new ones.
+    """Split flat keys into the host's and ours; check the host's and replace its deprecated names.
 
     Raises:
-        ConfigError: for a key that is not known, or another mode than training.
+        ConfigError: for an unknown key, or a mode other than training.
     """
     from ultralytics.cfg import DEFAULT_CFG_DICT, check_dict_alignment
 
@@ -120,7 +120,7 @@ def split(merged: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _configs(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Return the words without `--config FILE`, and the files."""
+    """Return the words without `--config FILE`, and the files of those options."""
     words: list[str] = []
     files: list[str] = []
     rest = iter(arguments)
@@ -136,7 +136,7 @@ def _configs(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _pair(word: str) -> tuple[str, Any]:
-    """Return key and value of a word, by the host's rules; ours may be null as well as None."""
+    """Return key and value of a word, by the host's rules; for our keys null means None."""
     from ultralytics.cfg import parse_key_value_pair
 
     try:
@@ -147,7 +147,7 @@ def _pair(word: str) -> tuple[str, Any]:
 
 
 def _flat(key: str, value: Any, where: str = "") -> dict[str, Any]:
-    """Return what a key holds as flat keys: mappings of ours by name, and a tuple of ours as the list that is saved."""
+    """Return a key as flat keys: our mappings are flattened, and our tuples become lists, as in saved settings."""
     if key == "agent":
         value = {} if value is None else value
         if not isinstance(value, dict):
@@ -160,7 +160,7 @@ def _flat(key: str, value: Any, where: str = "") -> dict[str, Any]:
 
 
 def _defaults() -> dict[str, Any]:
-    """Return all keys with their defaults, but for the options of strategies."""
+    """Return all keys with their defaults, except the options of strategies."""
     from ultralytics.cfg import DEFAULT_CFG_DICT
 
     return {**DEFAULT_CFG_DICT, **{f"agent.{name}": field.default for name, field in DetSettings.model_fields.items()}}

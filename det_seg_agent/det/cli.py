@@ -1,4 +1,4 @@
-"""The command line of detection training: `yolo train` with our settings, and the best weights judged at the end."""
+"""The command line of detection training: `yolo train` with our settings, then evaluation of the best weights."""
 
 import os
 import sys
@@ -20,14 +20,14 @@ agent.schedule=oscillating agent.options.lr=0.001 ...), and as a mapping under a
 The model decides the task: detect, segment, pose, obb, classify, semantic. data= takes what the host's does, or the
 folder of an MS-COCO download (detect, segment, semantic). resume=PATH/last.pt goes on with a run."""
 
-FOLDER_TASKS = ("detect", "segment", "semantic")  # those that the labels of instances_*.json are enough for
+FOLDER_TASKS = ("detect", "segment", "semantic")  # tasks that instances_*.json has the labels for
 
 
 def load_model(host: dict[str, Any]) -> Any:
-    """Return the host's model for its arguments, and take `model` and `task` out of them; both default as in `yolo`.
+    """Build the host's model; removes `model` and `task` from `host`. Both default as in `yolo`.
 
     Raises:
-        ConfigError: for a model that is not there, or a resume without a checkpoint.
+        ConfigError: if the model or the checkpoint to resume does not exist, or the task is unknown.
     """
     from ultralytics import RTDETR, YOLO
     from ultralytics.cfg import TASK2MODEL
@@ -62,18 +62,18 @@ def train(
     callbacks: Mapping[str, Callable[[Any], None]] | None = None,
     judged: Literal["best", "last"] = "best",
 ) -> dict[str, Any]:
-    """Train, judge the best or the last weights, and return what `metrics.json` holds.
+    """Train, evaluate the best or the last weights, and return the content of `metrics.json`.
 
-    Boxes and masks are judged by pycocotools, the rest by the host's own validator.
+    Boxes and masks are evaluated by pycocotools, other tasks by the host's validator.
 
     Args:
-        host: settings of the host.
-        agent: settings of ours.
-        callbacks: of the host, event -> function of the trainer.
-        judged: the weights that are judged; of the last epoch those of the moving average.
+        host: the host's settings.
+        agent: our settings.
+        callbacks: host callbacks, from event to a function of the trainer.
+        judged: which weights to evaluate; "last" means the EMA weights of the last epoch.
 
     Raises:
-        ConfigError: for settings, data or models that cannot work.
+        ConfigError: if settings, data or model are invalid.
     """
     from ultralytics.utils import RANK
 
@@ -127,13 +127,13 @@ def train(
 
 
 def check_host(host: dict[str, Any], task: str) -> Path:
-    """Have the host check its arguments and the data YAML, which its trainer does once it has made the run's folder.
+    """Let the host check its arguments and the data YAML; its trainer would do so only after creating the folder.
 
     Returns:
         The run's folder.
 
     Raises:
-        ConfigError: for what the host refuses, or a folder that cannot be made or that holds another run.
+        ConfigError: if the host refuses its arguments, or the folder cannot be created or contains another run.
     """
     from ultralytics.cfg import get_cfg, get_save_dir
     from ultralytics.data.utils import check_det_dataset
@@ -149,23 +149,23 @@ def check_host(host: dict[str, Any], task: str) -> Path:
         with input_errors(f"data={data}", "ultralytics", remedy="Give an Ultralytics data YAML or a COCO folder."):
             check_det_dataset(data)
     check_folder("save_dir" if args.get("save_dir") else "project", folder)
-    # The args.yaml of a run has its save_dir, and cfg= that file would write over the run.
+    # A run's args.yaml contains its save_dir: training with cfg= that file would overwrite the run.
     if args.get("save_dir") and not args.exist_ok and RANK in {-1, 0} and (folder / "args.yaml").exists():
         raise ConfigError(f"save_dir={folder} holds a run; give another, or exist_ok=True to write over it.")
     return folder
 
 
 def has_begun(model: Any) -> bool:
-    """Return whether a model's training has come to its first pass, or is that of other processes."""
+    """Return whether training has reached its first pass, or runs in child processes."""
     trainer = getattr(model, "trainer", None)
     selector = getattr(trainer, "selector", None)
     if getattr(trainer, "ddp", False):
-        return True  # what they leave is not ours to tidy
+        return True  # files of child processes must not be removed
     return selector is not None and selector.pass_index >= 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, 2 for input that cannot work, 130 after Ctrl-C."""
+    """Run the command line; return the exit status: 0, 2 for invalid input, 130 after Ctrl-C."""
     words = sys.argv[1:] if arguments is None else arguments
     if not words or {"-h", "--help", "help"} & set(words):
         print(USAGE)

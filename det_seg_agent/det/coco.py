@@ -1,4 +1,4 @@
-"""COCO figures by pycocotools, and the ground truth for them: a COCO JSON of the validation images, or their labels."""
+"""COCO metrics by pycocotools, and matching of a JSON or labels to the data; for `det.judge` and `det.truth`."""
 
 import contextlib
 import io
@@ -16,13 +16,15 @@ NAMES = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
     "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large",
 )  # fmt: skip
-MOST_DETECTIONS = 100  # of a class in an image: the limit of COCO's figures
+MOST_DETECTIONS = 100  # COCO's limit of detections per class and image
 
 
 def find_val_json(data: dict[str, Any], split: str = "val") -> Path | None:
-    """Return the COCO JSON of the validation set that lies beside the data, if there is one.
+    """Return the COCO JSON of the validation set in `annotations/` beside the data; None if there is none.
 
-    `data` is what the host's `check_det_dataset` returns, `split` the host's setting.
+    Args:
+        data: the result of the host's `check_det_dataset`.
+        split: the host's setting.
     """
     val = data.get(split or "val")
     if isinstance(val, list | tuple) and len(val) == 1:
@@ -44,16 +46,22 @@ def coco_metrics(
     kind: str = "bbox",
     max_det: int = MOST_DETECTIONS,
 ) -> dict[str, float]:
-    """Return the 12 figures of pycocotools' `bbox` or `segm` evaluation over `image_ids`; -1 for what is not there.
+    """Return the 12 metrics of a pycocotools evaluation, by `NAMES`; -1 if undefined.
 
-    Classes are the categories of `truth`. The figures count 100 detections of a class in an image, as COCO's do, and
-    `max_det` where an image has more objects of a class.
+    At most 100 detections per class and image count, as in COCO, or `max_det` if an image has more objects of a class.
+
+    Args:
+        truth: ground truth in COCO's format; its categories are the classes.
+        predictions: detections in COCO's result format.
+        image_ids: ids of the images to evaluate.
+        kind: `bbox` or `segm`.
+        max_det: the host's limit of detections per image.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     ids = sorted(image_ids)
-    # pycocotools needs these fields, which hand-made files often lack; id 0 would be no match.
+    # pycocotools needs these fields, which hand-made files often lack; it treats id 0 as no match.
     annotations = [
         {"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a, "id": i} for i, a in enumerate(truth["annotations"], 1)
     ]
@@ -70,7 +78,7 @@ def coco_metrics(
         judge.params.imgIds, judge.params.maxDets = ids, limits
         judge.evaluate()
         judge.accumulate()
-    # Not by its `summarize`, which knows a limit of 100 alone. Axes: IoU, recall, class, area, limit.
+    # `summarize` only supports a limit of 100. Axes: IoU, recall, class, area, limit.
     precision, recall = judge.eval["precision"][..., -1], judge.eval["recall"]
     ap = [precision[..., 0], precision[0, ..., 0], precision[5, ..., 0], *(precision[..., area] for area in (1, 2, 3))]
     ar = [*(recall[..., 0, limit] for limit in (0, 1, 2)), *(recall[..., area, -1] for area in (1, 2, 3))]
@@ -83,26 +91,26 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 
 def most_objects(annotations: list[dict[str, Any]], image_ids: Iterable[int]) -> int:
-    """Return the most objects of one class that an image has."""
+    """Return the largest number of objects of one class in an image."""
     known = set(image_ids)
     counts = Counter((a["image_id"], a["category_id"]) for a in annotations if a["image_id"] in known)
     return max(counts.values(), default=0)
 
 
 def format_table(metrics: dict[str, float], kind: str = "bbox") -> str:
-    """Return the 12 figures in two columns."""
+    """Return the 12 metrics as text in two columns."""
     left, right = NAMES[:6], NAMES[6:]
     rows = [f"  {a:<10}{metrics[a]:7.3f}    {b:<10}{metrics[b]:7.3f}" for a, b in zip(left, right)]
     return f"COCO metrics (pycocotools, {kind})\n" + "\n".join(rows)
 
 
 def restricted(truth: dict[str, Any], category: dict[int, int], single: bool) -> tuple[dict[str, Any], dict[int, int]]:
-    """Return ground truth of the trained classes alone, and class index -> category id.
+    """Return the ground truth restricted to the trained classes, and the map from class index to category id.
 
     Args:
-        truth: in COCO's form.
-        category: trained class index -> category id.
-        single: whether all of them were trained as one class, the host's `single_cls`.
+        truth: ground truth in COCO's format.
+        category: maps trained class indices to category ids.
+        single: whether all classes were trained as one, the host's `single_cls`.
     """
     kept = set(category.values())
     annotations = [a for a in truth["annotations"] if a["category_id"] in kept]
@@ -114,12 +122,17 @@ def restricted(truth: dict[str, Any], category: dict[int, int], single: bool) ->
 
 
 def match_images(images: list[dict[str, Any]], files: list[str], source: Any) -> dict[str, int]:
-    """Return image file -> image id, by the longest end of the path that the JSON knows, or else by the bare name.
+    """Map image files to image ids, by the longest suffix of the path in the JSON, else by the bare file name.
 
-    Where a file is a link, or lies behind one, its real path counts as well.
+    For files behind symbolic links, the resolved path is tried as well.
+
+    Args:
+        images: rows of the JSON.
+        files: image files of the data set.
+        source: path of the JSON, for messages.
 
     Raises:
-        ConfigError: if a file is not in the JSON, or two are the same one there.
+        ConfigError: if a file is not in the JSON, or two files match the same image.
     """
     by_path = {Path(image["file_name"]).as_posix(): int(image["id"]) for image in images}
     by_name: dict[str, set[int]] = {}
@@ -148,7 +161,7 @@ def match_images(images: list[dict[str, Any]], files: list[str], source: Any) ->
 
 
 def _longest_end(path: Path, by_path: dict[str, int]) -> tuple[int, int | None]:
-    """Return the parts of the longest end of a path that is known, and what it is known as."""
+    """Return the number of parts of the longest known suffix of a path, and its image id; (0, None) if none is."""
     for i in range(len(path.parts)):
         end = "/".join(path.parts[i:]) if i else path.as_posix()
         if end in by_path:
@@ -157,19 +170,19 @@ def _longest_end(path: Path, by_path: dict[str, int]) -> tuple[int, int | None]:
 
 
 def match_categories(categories: list[dict[str, Any]], names: dict[int, str], source: Any) -> dict[int, int]:
-    """Return class index -> category id, by name; one side may know more classes than the other.
+    """Map class indices to category ids, by name; either side may have additional classes.
 
     Raises:
-        ConfigError: if names are not the same, or not unique.
+        ConfigError: if neither set of names contains the other, or names are not unique.
     """
     by_name = {str(c["name"]): int(c["id"]) for c in categories}
-    # `unused_7` is what the conversion calls an id that no category has.
+    # The conversion of a COCO folder names an id without category `unused_7`.
     real = {index: name for index, name in names.items() if name != f"unused_{index + 1}" or name in by_name}
     if len(by_name) < len(categories):
         raise ConfigError(f"{source}: two of its categories have one name; rename one.")
     if len(set(real.values())) < len(real):
         raise ConfigError(f"{source}: two classes of the data have one name; rename one.")
-    # A partial overlap means that the lists are not the same.
+    # A partial overlap means that the lists do not belong together.
     if set(real.values()) <= set(by_name) or set(by_name) <= set(real.values()):
         return {index: by_name[name] for index, name in real.items() if name in by_name}
     unlike = sorted(set(real.values()) - set(by_name))
@@ -182,13 +195,13 @@ def match_categories(categories: list[dict[str, Any]], names: dict[int, str], so
 
 
 def truth_of_labels(dataset: Any, names: dict[int, str]) -> dict[str, Any]:
-    """Return COCO ground truth made of a YOLO data set's labels."""
+    """Convert the labels of the host's data set to COCO ground truth; `names` maps class indices to names."""
     from PIL import Image
     from ultralytics.data.utils import exif_size
 
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    # A file that is listed twice is one image.
+    # A file listed twice counts as one image.
     for image_id, label in enumerate({str(label["im_file"]): label for label in dataset.labels}.values(), 1):
         with Image.open(label["im_file"]) as image:
             width, height = exif_size(image)  # the host drops `shape` when it batches by aspect ratio

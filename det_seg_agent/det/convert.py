@@ -1,4 +1,4 @@
-"""The folder of an MS-COCO download in, the host's labels out, by the host's own converter."""
+"""Conversion of an MS-COCO folder to the host's labels, by the host's own converter. The command lines use it."""
 
 import json
 import logging
@@ -15,20 +15,20 @@ from det_seg_agent.errors import ConfigError
 
 SPLITS = (("train2017", "val2017"), ("train", "val"))
 MARK = "# Made from annotations/instances_*.json; made again when those change.\n"
-RECORD = "conversion.json"  # what a conversion was made from, and its account
+RECORD = "conversion.json"  # records the sources of a conversion and its log lines
 MOST_CLASSES = 10_000
 
 
 def prepare_data(data: str | Path, segments: bool = False) -> str:
-    """Return what the host's `data=` takes: a folder of an MS-COCO download is converted once, the rest is as it is.
+    """Return a value for the host's `data=`: a folder of an MS-COCO download is converted once, others are unchanged.
 
-    The conversion is the host's own; it goes to `<folder>/ultralytics`, or for outlines (`segments`) in place of boxes
-    to `<folder>/ultralytics-segments`, with links to the images. What went in, came out and was left out is logged,
-    also where an earlier conversion is taken.
+    The result is in `<folder>/ultralytics`, or for outlines (`segments`) instead of boxes in
+    `<folder>/ultralytics-segments`, with links to the images. The numbers of objects read, converted and left out are
+    logged, also if an earlier conversion is reused.
 
     Raises:
-        ConfigError: for a folder without the expected files, JSON that cannot be read or leaves nothing to train on,
-            or a folder that cannot be written to.
+        ConfigError: if files are missing, a JSON cannot be read or leaves nothing to train on, or the folder is not
+            writable.
     """
     root = Path(data)
     if not root.is_dir():
@@ -53,7 +53,7 @@ def prepare_data(data: str | Path, segments: bool = False) -> str:
     made_from = [[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in zip(jsons, stats)]
 
     def account() -> list[str] | None:
-        """Return that of a conversion of these very files, or None."""
+        """Return the log lines of an earlier conversion of the same files, or None."""
         try:
             record = json.loads((target / RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -69,7 +69,7 @@ def prepare_data(data: str | Path, segments: bool = False) -> str:
         with tempfile.TemporaryDirectory(dir=root, prefix=".ultralytics-") as work:
             lines = _convert(root, jsons, splits, Path(work), segments)
             (Path(work) / "built" / RECORD).write_text(json.dumps({"made_from": made_from, "account": lines}))
-            if account() is None:  # else another process of this run was first
+            if account() is None:  # otherwise another process of this run was first
                 if target.exists():
                     os.replace(target, Path(work) / "old")
                 os.replace(Path(work) / "built", target)
@@ -79,7 +79,7 @@ def prepare_data(data: str | Path, segments: bool = False) -> str:
 
 
 def _convert(root: Path, jsons: list[Path], splits: tuple[str, str], work: Path, segments: bool) -> list[str]:
-    """Write the host's labels to `work/built`; return the account."""
+    """Write the host's labels to `work/built`; return the log lines."""
     from ultralytics.data.converter import coco91_to_coco80_class, convert_coco
 
     (work / "annotations").mkdir()
@@ -105,9 +105,9 @@ def _convert(root: Path, jsons: list[Path], splits: tuple[str, str], work: Path,
         part.write_links(built)
     ids = sorted(categories) if is_coco else list(range(1, max(categories) + 1))
     layout = {
-        # No `path`: the host then takes the file's folder, and the data may be moved.
+        # Without `path` the host uses the YAML's folder, so that the data may be moved.
         "train": f"{splits[0]}.txt",
-        # A list, as the host takes a plain .../val2017.txt with "coco" in it for the official 80 classes.
+        # A list, as the host assumes the official 80 classes for a plain .../val2017.txt with "coco" in its path.
         "val": [f"{splits[1]}.txt"],
         "names": {i: categories.get(id_, f"unused_{id_}") for i, id_ in enumerate(ids)},
     }
@@ -117,7 +117,7 @@ def _convert(root: Path, jsons: list[Path], splits: tuple[str, str], work: Path,
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the host from naming its temporary folder; what it would warn of is in our account."""
+    """Silence the host, which would log our temporary folder; our log lines cover its warnings."""
     logger = logging.getLogger("ultralytics")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,12 +1,12 @@
-"""Which samples an item of the data set shows, and by how much.
+"""Assignment of augmented images to samples: which samples an item shows, and with what share. `det.dataset` uses it.
 
-The host's Mosaic, affine crop, MixUp and CutMix become subclasses of themselves that draw what the host draws, in the
-same order, and note where each sample's pixels went: `labels["shown"]`, a list of (index, corners (4, 2), weight).
-The share that is credited to a sample is the area of its corners inside the image, times its blend weight.
-Copy-paste leaves the credit with the image that is pasted into. A mixing transform of the user's own stays as it is;
-the samples that it takes get equal shares. Without any of these an item shows the image that its `im_file` names.
+The host's Mosaic, affine crop, MixUp and CutMix are replaced by subclasses that draw the same random numbers in the
+same order and record where each sample's pixels go: `labels["shown"]`, a list of (index, corners (4, 2), weight).
+A sample's share is the area of its corners inside the image, times its blend weight, normalised. With copy-paste all
+credit goes to the image that is pasted into. A user's own mixing transform is not changed; all its samples get equal
+shares. Without any of these an item shows the image named by its `im_file`.
 
-Written for ultralytics 8.4.190: `get_params` of these classes, and keys that survive Mosaic.
+Written for ultralytics 8.4.190: it relies on `get_params` of these classes, and on keys that Mosaic keeps.
 """
 
 from collections.abc import Sequence
@@ -25,18 +25,18 @@ def corners(x1: float, y1: float, x2: float, y2: float) -> np.ndarray:
 
 
 def visible(quad: np.ndarray, box: np.ndarray) -> float:
-    """Return the area, in pixels, of a convex quadrilateral inside a box of corners (4, 2)."""
+    """Return the area in pixels of a convex quadrilateral (4, 2) inside the box with corners `box` (4, 2)."""
     area = cv2.intersectConvexConvex(quad.astype(np.float32), box.astype(np.float32))[0]
     return float(area)
 
 
 def shares(shown: Shown, height: int, width: int) -> dict[int, float]:
-    """Return dataset index -> share of an image of `height` x `width` pixels; the shares sum to 1."""
+    """Return the share of each dataset index in an image of `height` x `width` pixels; shares sum to 1."""
     frame = corners(0, 0, width, height)
     areas: dict[int, float] = {}
     for index, quad, weight in shown:
         areas[index] = areas.get(index, 0.0) + max(0.0, visible(quad, frame) * weight)
-    areas = {index: area for index, area in areas.items() if area > 1e-4 * height * width}  # slivers show nothing
+    areas = {index: area for index, area in areas.items() if area > 1e-4 * height * width}  # ignore slivers
     total = sum(areas.values())
     if total <= 0:
         return {shown[0][0]: 1.0}
@@ -44,12 +44,12 @@ def shares(shown: Shown, height: int, width: int) -> dict[int, float]:
 
 
 class Sources:
-    """Finds the sample that a label is of, by its image file, and keeps account of the present item.
+    """Finds the sample of a label by its image file, and records the sources of the current item.
 
     Attributes:
-        files: image file of each sample, as the run began.
-        asked: the sample that the loader asks for.
-        mixed: samples that the user's own transforms took for the item.
+        files: image file of each sample, at the start of the run.
+        asked: the sample that the loader requested.
+        mixed: samples that a user's own transforms mixed into the item.
     """
 
     def __init__(self, files: Sequence[str]):
@@ -58,18 +58,18 @@ class Sources:
         self._index: dict[str, int] = {}
 
     def find(self, label: Any, likely: int) -> int | None:
-        """Return the sample that a label or item is of, most likely `likely`; None where it does not say."""
+        """Return the sample of a label or item (`likely` is tried first); None if unknown."""
         file = label.get("im_file") if isinstance(label, dict) else None
         if file is None:
             return None
         if 0 <= likely < len(self.files) and self.files[likely] == str(file):
             return likely
-        if not self._index:  # only a data set that shows other images than it is asked for needs it
+        if not self._index:  # built lazily: only needed if a data set returns other images than requested
             self._index = {name: index for index, name in enumerate(self.files)}
         return self._index.get(str(file))
 
     def note(self, label: dict[str, Any], likely: int | None = None) -> Shown | None:
-        """Return what a label shows; at first, that is its whole image, and is noted in it."""
+        """Return the `shown` list of a label; if it has none, add one with its whole image. None if unknown."""
         if "shown" not in label:
             index = self.find(label, self.asked if likely is None else likely)
             if index is None:
@@ -80,13 +80,13 @@ class Sources:
         return shown
 
     def mix(self, label: Any, likely: int) -> None:
-        """Note that a label is mixed into the item."""
+        """Record that a label is mixed into the item."""
         index = self.find(label, likely)
         if index is not None:
             self.mixed.append(index)
 
     def credits(self, item: Any) -> list[tuple[int, float]]:
-        """Return (index, share) of the samples that an item shows, shares summing to 1; empty where it is not known."""
+        """Return (index, share) of the samples that an item shows; shares sum to 1. Empty if unknown."""
         shown = item.get("shown") if isinstance(item, dict) else None
         if shown and not self.mixed:
             height, width = item["img"].shape[-2:]
@@ -98,20 +98,20 @@ class Sources:
 
 
 class Credited:
-    """A transform of the host that notes what it shows.
+    """Mixin for a transform of the host that records the samples it shows.
 
     Attributes:
-        sources: who finds the samples.
+        sources: the record of sources.
     """
 
     sources: Sources
 
 
 class CreditedMosaic(Credited, Mosaic):
-    """Mosaic that keeps where each patch was placed."""
+    """Mosaic that records the position of each patch."""
 
     def get_params(self, labels: dict[str, Any]) -> dict[str, Any]:
-        """Draw as the host does, and note the patches."""
+        """Draw as the host does, and record the patches."""
         params: dict[str, Any] = super().get_params(labels)
         if self.sources.note(labels) is None:
             return params
@@ -127,7 +127,7 @@ class CreditedMosaic(Credited, Mosaic):
 
 
 class CreditedPerspective(Credited, RandomPerspective):
-    """Affine or perspective warp that takes the noted corners along."""
+    """Affine or perspective warp that also warps the recorded corners."""
 
     def get_params(self, labels: dict[str, Any]) -> dict[str, Any]:
         """Draw as the host does, and warp the corners by the same matrix."""
@@ -147,7 +147,7 @@ class CreditedPerspective(Credited, RandomPerspective):
 
 
 class CreditedMixUp(Credited, MixUp):
-    """MixUp that weighs both images' corners by the blend."""
+    """MixUp that multiplies both images' weights by their blend factors."""
 
     def get_params(self, labels: dict[str, Any]) -> dict[str, Any]:
         """Draw as the host does, and merge the corners."""
@@ -160,7 +160,7 @@ class CreditedMixUp(Credited, MixUp):
 
 
 class CreditedCutMix(Credited, CutMix):
-    """CutMix that moves the cut area's credit to the partner."""
+    """CutMix that moves the credit of the cut area to the partner."""
 
     def get_params(self, labels: dict[str, Any]) -> dict[str, Any]:
         """Draw as the host does, and split the corners at the cut."""
@@ -191,14 +191,14 @@ CREDITED = {
 
 
 def credit_transforms(transforms: Any, sources: Sources, hosts: tuple[Any, ...], partners: Any, others: Any) -> None:
-    """Have the transforms of a data set note what they show; done already, it changes nothing.
+    """Make the transforms of a data set record the samples that they show; idempotent.
 
     Args:
-        transforms: the data set's; objects and lists stay the user's own.
-        sources: who keeps account.
-        hosts: what stands for the data set in a mixing transform.
-        partners: what the host's own mixing transforms draw from instead.
-        others: what those of the user draw from instead.
+        transforms: the data set's transforms, changed in place.
+        sources: the record of sources.
+        hosts: objects that a mixing transform may hold as its data set, to be replaced.
+        partners: data set for the host's own mixing transforms.
+        others: data set for a user's mixing transforms.
     """
     if isinstance(transforms, Compose):
         for each in transforms.transforms:

@@ -1,4 +1,4 @@
-"""Per-image signals from the tensors of the stock loss."""
+"""The criterion that computes per-image signals from the tensors of the stock loss. The trainers install it."""
 
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ OURS = ("credit_index", "credit_image", "credit_share", "loss_weight")
 
 
 class Sink(Protocol):
-    """Where signals go; see `SignalBuffer.add`."""
+    """Receiver of a batch's signals, such as `Selector.observe`."""
 
     def __call__(
         self,
@@ -25,23 +25,25 @@ class Sink(Protocol):
         image: Tensor,
         share: Tensor,
         sufficiency: Tensor | None,
-    ) -> None: ...
+    ) -> None:
+        """Take the signals; see `SignalBuffer.add`."""
+        ...
 
 
 class SignalCriterion:
-    """The stock criterion of a model, which hands each training batch's signals to a sink.
+    """Wraps a model's stock criterion and passes each training batch's signals to a sink.
 
-    The returned loss and its gradients are the stock ones, but for batches with `loss_weight` (B,).
-    A copy or a pickle of it is None: the host then makes its stock criterion anew, as it does for the EMA model.
+    The loss and its gradients are unchanged, except for batches with `loss_weight` (B,). A copy or pickle of this
+    object is None: the host then builds its stock criterion again, as it does for the EMA model.
 
     Args:
-        stock: the host's criterion; its terms are replaced by such as know their images.
-        sink: where the signals go.
-        head: the model's last module; needed where the criterion does not see the head's inputs (classification,
+        stock: the host's criterion; its loss terms are replaced by versions that also record per-image values.
+        sink: receiver of the signals.
+        head: the model's last module; needed if the criterion does not receive the head's inputs (classification,
             semantic segmentation, RT-DETR).
 
     Raises:
-        ConfigError: for a criterion that it cannot take apart.
+        ConfigError: if the criterion is not supported.
     """
 
     def __init__(self, stock: Any, sink: Sink, head: nn.Module | None = None):
@@ -58,13 +60,13 @@ class SignalCriterion:
         return getattr(self.stock, name)
 
     def carry(self, batch: dict[str, Any]) -> None:
-        """Put our tensors of a batch on its device, and keep them: RT-DETR's criterion gets another batch."""
+        """Move our tensors of a batch to its device and keep them, as RT-DETR's criterion receives another dict."""
         device = batch["img"].device
         self.carried = {key: batch[key].to(device, non_blocking=True) for key in OURS if key in batch}
         batch.update(self.carried)
 
     def __call__(self, preds: Any, batch: dict[str, Any], **more: Any) -> Any:
-        """Return what the stock criterion returns for (preds, batch)."""
+        """Return the stock criterion's result for (preds, batch), and emit the signals of a training batch."""
         own = batch if "credit_index" in batch else self.carried
         self.carried = {}
         self.split.begin(batch, own.get("loss_weight", batch.get("loss_weight")))
@@ -76,16 +78,16 @@ class SignalCriterion:
 
     @property
     def tells_sufficiency(self) -> bool:
-        """Whether images get a sufficiency: there are upright boxes that an assigner gives targets to."""
+        """Whether a sufficiency is computed: only for axis-aligned boxes with a task-aligned assigner."""
         return self.sufficiency is not None and not isinstance(self.split.scored.assigner, RotatedTaskAlignedAssigner)
 
     def parts(self) -> Tensor:
-        """Return (B, K) float32: each image's part of every loss item; column sums are the loss items."""
+        """Return (B, K) float32, each image's part of each loss item; the column sums are the loss items."""
         return self.split.parts()
 
     def _emit(self, preds: Any, batch: dict[str, Any], own: dict[str, Tensor]) -> None:
         total = self.split.total()
-        loss = total * len(total)  # so that it does not depend on the batch's size
+        loss = total * len(total)  # independent of the batch size
         entropy = self.split.entropy(preds, batch)
         features = self.split.features(preds) if self.tap is None else self.tap.last
         enough = None if self.sufficiency is None else self.sufficiency.take()

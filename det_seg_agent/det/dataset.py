@@ -1,4 +1,4 @@
-"""The host's data set, seen through the current selection."""
+"""The host's data set with credits for each item and the current selection. The trainers' loaders read from it."""
 
 import random
 from collections.abc import Callable
@@ -28,22 +28,22 @@ MOVED = (
 
 
 class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
-    """The host's data set, whose items come with the samples that they show; all else is the host's or the user's own.
+    """Wraps the host's data set and adds to each item the samples that it shows; otherwise it behaves like the host's.
 
-    Items get `credits`, a list of (dataset index, share), empty where it is not known what they show. With `fresh`,
-    each process starts each pass with its image buffer empty and its random streams set by (seed, pass, worker), so
-    that a pass does not depend on those before it, and mixing transforms draw from the selection.
+    Items get `credits`, a list of (dataset index, share), empty if unknown. With `fresh`, each process starts each
+    pass with an empty image buffer and random generators seeded by (seed, pass, worker), so that a pass does not
+    depend on earlier ones, and mixing transforms draw from the selection.
 
     Args:
-        host: the data set.
-        seed: of the run.
-        rank: this process.
-        fresh: whether passes walk over selections.
-        collate: the collate function of the host's loader; by default what the host takes for the data set.
+        host: the host's data set.
+        seed: random seed of the run.
+        rank: rank of this process.
+        fresh: whether passes train on selections.
+        collate: the collate function of the host's loader; by default the data set's own or torch's.
         weighs: whether selections have weights.
 
     Raises:
-        ConfigError: with `fresh`, for a data set whose items cannot be credited to its images.
+        ConfigError: with `fresh`, if items cannot be assigned to the images of the data set.
     """
 
     def __init__(
@@ -85,21 +85,21 @@ class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> Any:
         host, sources = self.__wrapped__, self._agent_sources
         self._begin()
-        # Each time, as callbacks and `close_mosaic` may have changed them.
+        # For every item, as callbacks and `close_mosaic` may have changed the transforms.
         hosts, partners = (host, self), self._agent_partners
         credit_transforms(getattr(host, "transforms", None), sources, hosts, partners, self._agent_others)
         sources.asked, sources.mixed = index, []
         try:
             item = host[index]
-        except FileNotFoundError as error:  # the host's for any file that it cannot decode
+        except FileNotFoundError as error:  # the host raises this for any file that it cannot decode
             raise StateError(
                 f"the image cannot be read, as it could when the run started: {error}. Put a whole file in its place "
                 "and go on with resume=PATH/weights/last.pt."
             ) from error
-        if item is None:  # its collate function is to leave it out
+        if item is None:  # a user's collate function is expected to skip it
             return item
         credits = sources.credits(item)
-        if not credits and type(host).__getitem__ is ClassificationDataset.__getitem__:  # says nothing, shows one image
+        if not credits and type(host).__getitem__ is ClassificationDataset.__getitem__:  # no `im_file`; one image
             credits = sources.credits({"im_file": host.samples[index][0]})
         if not credits:
             self._refuse(UNKNOWN)
@@ -129,8 +129,8 @@ class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
     def collate(self, items: list[Any]) -> Any:
         """Collate as the host does, and add `credit_index`, `credit_image`, `credit_share` (C,) and `loss_weight` (B,).
 
-        `loss_weight` is there only when the selection has weights: that of an image is the mean of its samples',
-        weighted by their shares. Nothing is added where it is not known what the items show.
+        `loss_weight` exists only if the selection has weights: an image's weight is the mean over its samples,
+        weighted by share. Nothing is added if the samples of the items are unknown.
         """
         credits = [item.pop("credits") if isinstance(item, dict) else [] for item in items if item is not None]
         files = [item.get("im_file") if isinstance(item, dict) else None for item in items if item is not None]
@@ -152,10 +152,17 @@ class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
         return batch
 
     def set_pass(self, pass_index: int, indices: Tensor, weights: Tensor | None, order: list[int], batch: int) -> None:
-        """Make `indices` the selection; `order` is this process's walk over it, in batches of `batch`.
+        """Make `indices` the selection.
+
+        Args:
+            pass_index: index of the pass, from 0.
+            indices: (n,) int64, ascending.
+            weights: (n,) float32, loss weights, or None.
+            order: this process's order of samples; used for rectangular batches only.
+            batch: batch size.
 
         Raises:
-            StateError: if the data set has another length than the selections are made for.
+            StateError: if the length of the data set has changed.
         """
         if len(self) != len(self._agent_current):
             raise StateError(
@@ -172,7 +179,7 @@ class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
 
 
 def image_files(host: Any) -> list[str]:
-    """Return the image file of each sample of a data set; its number where it has no files that we know of."""
+    """Return the image file of each sample of a data set, or its index as text if there are no known files."""
     if isinstance(host, Subset):
         files = image_files(host.dataset)
         return [files[index] for index in host.indices]
@@ -184,10 +191,10 @@ def image_files(host: Any) -> list[str]:
 
 
 def check_files(host: Any, files: list[str]) -> None:
-    """Refuse a data set that selections cannot be made for.
+    """Refuse a data set that does not support selections.
 
     Raises:
-        ConfigError: naming its class.
+        ConfigError: if it is not the host's, or its length differs from its number of files.
     """
     name = type(host).__name__
     if not isinstance(host, BaseDataset | ClassificationDataset):
@@ -204,17 +211,17 @@ def check_files(host: Any, files: list[str]) -> None:
 
 
 def is_stock(thing: Any) -> bool:
-    """Return whether a class or function is the host's, or torch's."""
+    """Return whether a class or function belongs to the host or to torch."""
     return str(thing.__module__).split(".")[0] in ("ultralytics", "torch")
 
 
 def batches_of(host: Any) -> int:
-    """Return how many rectangular batches a pass has at most; 0 where they are not rectangular."""
+    """Return the largest number of rectangular batches in a pass; 0 if batches are not rectangular."""
     return len(host.batch_shapes) + 1 if getattr(host, "rect", False) else 0
 
 
 def seed_process(seed: int, pass_index: int, rank: int, worker: int) -> None:
-    """Set the random streams of Python, NumPy and torch for a pass in this process; worker 0 is the main process."""
+    """Seed the generators of Python, NumPy and torch for a pass in this process; worker 0 is the main process."""
     value = derive_seed(seed, "process", pass_index, rank, worker) % 2**32
     random.seed(value)
     np.random.seed(value)

@@ -1,4 +1,4 @@
-"""One split of a COCO folder: where its images are, which objects are used, and an account of both."""
+"""One split of a COCO folder: its images, the objects that can be used, and a log line. `det.convert` uses it."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 from det_seg_agent.det.instances import SAME_FILE, Row, Size, read_coco
 from det_seg_agent.errors import ConfigError
 
-MARGIN = 0.01  # of an image's size: the host drops an image whose labels lead further out
+MARGIN = 0.01  # fraction of an image's size; the host drops an image whose labels exceed it by more
 CROWD = "crowd regions (iscrowd=1)"
 NOT_THERE = "objects of images that are not there"
 BOX_OUTLINE = "objects without an outline, which get that of their box"
@@ -18,10 +18,20 @@ CUT = "objects cut to their image"
 
 
 class Split:
-    """One JSON of the folder and what becomes of it: groups of images that one link leads to, and an account.
+    """Prepares one JSON of the folder for the host's converter: groups of images by link, with usable objects.
 
-    The host looks for labels where the last `/images/` of a path is `/labels/`. Folders of that name below the split's
-    folder therefore get a link of their own, under another name.
+    The host finds labels by replacing the last `/images/` of a path by `/labels/`. Folders named `images` below the
+    split's folder therefore get a link of their own, under another name.
+
+    Args:
+        root: the COCO folder.
+        path: the JSON.
+        split: name of the split's folder of images.
+        segments: whether outlines are needed.
+        numbers: see `read_coco`.
+
+    Raises:
+        ConfigError: if the JSON is unusable.
     """
 
     def __init__(self, root: Path, path: Path, split: str, segments: bool, numbers: dict[str, int]):
@@ -32,8 +42,8 @@ class Split:
         self.objects = len(content["annotations"]) + sum(n for r, n in self.left_out.items() if r != SAME_FILE)
         self.notes: Counter[str] = Counter()
         self.missing: list[str] = []
-        self.links: dict[str, str] = {}  # folder inside the split's -> name of the link
-        self.groups: dict[str, list[Row]] = {}  # name of the link -> images, with names below it
+        self.links: dict[str, str] = {}  # folder inside the split's folder -> name of its link
+        self.groups: dict[str, list[Row]] = {}  # name of the link -> images, with paths relative to it
         by_id: dict[int, Row] = {}
         for image in content["images"]:
             name = self.place(image["file_name"])
@@ -50,30 +60,30 @@ class Split:
         self.check()
 
     def place(self, name: str) -> str:
-        """Return the path of a file inside the split's folder.
+        """Return the path of a file relative to the split's folder.
 
         Raises:
-            ConfigError: if it leads out.
+            ConfigError: if it is outside the folder.
         """
         path = PurePosixPath(name)
         if path.is_absolute() and path.is_relative_to(self.folder.as_posix()):
             return str(path.relative_to(self.folder.as_posix()))
         if path.is_absolute() or ".." in path.parts or path.parts[0].endswith(":"):
-            # Labels are written under these names, so that none may lead out of the folder.
+            # Labels are written under these names, so none may be outside the folder.
             raise ConfigError(f"{self.path}: file_name {name!r} must lie inside the split's folder; correct it.")
         if path.parts[0] == self.split and not self.there(name) and len(path.parts) > 1:
             return str(path.relative_to(self.split))
         return name
 
     def there(self, name: str) -> bool:
-        """Return whether the split's folder has a file, of a format that the host reads."""
+        """Return whether the split's folder contains the file, in a format that the host reads."""
         from ultralytics.data.utils import IMG_FORMATS
 
         path = self.folder / name
         return path.name in self._listing(path.parent) and path.suffix[1:].lower() in IMG_FORMATS
 
     def size(self, name: str) -> Size | None:
-        """Return an image's (width, height) from its file, as the host reads it; None without one."""
+        """Return an image's (width, height) in pixels from its file, as the host reads it; None if unreadable."""
         from PIL import Image
         from ultralytics.data.utils import exif_size
 
@@ -85,14 +95,14 @@ class Split:
         return width, height
 
     def link(self, name: str) -> tuple[str, str]:
-        """Return the name of the link that leads to an image, and the image's path below it."""
+        """Return the name of the link to an image's folder, and the image's path relative to it."""
         path = PurePosixPath(name)
         if "images" not in path.parent.parts:
             return self.links.setdefault(".", self.split), name
         return self.links.setdefault(str(path.parent), f"{self.split}-{len(self.links) + 1}"), path.name
 
     def take(self, image: Row, annotation: Row) -> None:
-        """Give an object to its image, cut to it where it leads out, or count why not."""
+        """Add an object to its image, clipped to the image, or count why it is left out."""
         if annotation["iscrowd"]:
             self.left_out[CROWD] += 1
             return
@@ -126,10 +136,10 @@ class Split:
         image["annotations"].append(row)
 
     def check(self) -> None:
-        """Refuse a split of which nothing can be used, and images that would share a label file.
+        """Refuse a split without usable images or objects, and images that would share a label file.
 
         Raises:
-            ConfigError: with what is wrong and the remedy.
+            ConfigError: names the fault and the remedy.
         """
         if not self.images:
             raise ConfigError(f"{self.path}: it lists no images; give the split's own JSON.")
@@ -164,7 +174,7 @@ class Split:
             )
 
     def write_json(self, folder: Path) -> None:
-        """Write a JSON for the host's converter for each link, and forget the objects."""
+        """Write a JSON for the host's converter for each link, and release the objects."""
         for link, rows in self.groups.items():
             content = {
                 "images": [{key: row[key] for key in ("id", "file_name", "width", "height")} for row in rows],
@@ -174,16 +184,16 @@ class Split:
             (folder / f"instances_{link}.json").write_text(json.dumps(content), encoding="utf-8")
 
     def write_links(self, built: Path) -> None:
-        """Write the links to the images, and the list of them, beside the host's labels."""
+        """Write the links to the images, and the list of images, beside the host's labels."""
         for folder, link in self.links.items():
             (built / "images" / link).symlink_to(Path("..") / ".." / self.split / folder)
             (built / "labels" / link).mkdir(parents=True, exist_ok=True)
         names = sorted(f"./images/{link}/{row['file_name']}\n" for link, rows in self.groups.items() for row in rows)
-        # The host resolves links in `train:` and `val:`, and would look for labels beside the images; not in lists.
+        # A list, as the host resolves links in `train:` and `val:` and would then look for labels beside the images.
         (built / f"{self.split}.txt").write_text("".join(names), encoding="utf-8")
 
     def account(self) -> str:
-        """Return in one line what went in, came out and was left out."""
+        """Return one line with the numbers of objects and images used and left out."""
         parts = [f"{self.path}: {self.kept} of {self.objects} objects in {self.images - len(self.missing)} images"]
         if left_out := self._left_out():
             parts.append(f"left out: {left_out}")
@@ -200,7 +210,7 @@ class Split:
 
 
 def _polygons(outline: Any) -> list[list[float]]:
-    """Return the polygons of an outline that the host's converter takes."""
+    """Return the polygons of an outline that the host's converter accepts."""
     return [
         polygon
         for polygon in (outline if isinstance(outline, list) else [])
@@ -212,7 +222,7 @@ def _polygons(outline: Any) -> list[list[float]]:
 
 
 def _cut(row: Row, width: float, height: float) -> None:
-    """Cut an object's box and polygons to its image."""
+    """Clip an object's box and polygons to its image."""
     x, y, w, h = row["bbox"]
     left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
     row["bbox"] = [left, top, right - left, bottom - top]

@@ -1,11 +1,11 @@
-"""The host's heads: what is supported and how, and what is not and why. The table of docs/heads.md is made of it."""
+"""Table of the host's heads: which are supported, and why others are not. Trainers check it; docs/heads.md shows it."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from det_seg_agent.errors import ConfigError
 
-TESTED = "8.4.190"  # versions of ultralytics that the heads' tests were run on
+TESTED = "8.4.190"  # version of ultralytics that the heads were tested with
 
 PLACES = "mean binary entropy of the best class at the assigned and most confident {}"
 PYRAMID = "the head's input levels"
@@ -17,14 +17,14 @@ class Head:
     """A row of the table.
 
     Attributes:
-        name: what the host's users call it.
-        classes: the host's classes of the model's last module.
-        models: models that the tests train, or try to.
-        trainer: our trainer's name.
-        parts: loss items, as the host names them; every image's part of each is known.
-        entropy: what the entropy is, in [0, 1].
+        name: common name of the head.
+        classes: class names of the model's last module.
+        models: models that the tests train, or try to train.
+        trainer: name of our trainer.
+        parts: the host's loss items, of which each image's part is known.
+        entropy: description of the entropy, which is in [0, 1].
         features: what is averaged over space for the feature vector.
-        reason: why it is not supported; empty if it is.
+        reason: why the head is not supported; empty if it is.
     """
 
     name: str
@@ -172,7 +172,7 @@ def find_head(head: Any) -> Head:
     """Return the row of a model's last module.
 
     Raises:
-        ConfigError: if it is not supported, with the reason.
+        ConfigError: if it is not supported; gives the reason.
     """
     name = type(head).__name__
     rows = [row for row in HEADS if name in row.classes]
@@ -188,10 +188,10 @@ def find_head(head: Any) -> Head:
 
 
 def check_head(head: Any, trainer: str) -> None:
-    """Refuse a model whose head is not for our trainer of this name.
+    """Check that a model's head belongs to our trainer of this name.
 
     Raises:
-        ConfigError: with the reason, or with the trainer that is.
+        ConfigError: if it does not; gives the reason or the right trainer.
     """
     right = find_head(head).trainer
     if right != trainer:

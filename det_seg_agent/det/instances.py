@@ -1,4 +1,4 @@
-"""COCO instances JSON: read, checked, and brought to one form."""
+"""Reading and normalising COCO instances JSON, for the conversion of a COCO folder and for evaluation."""
 
 import json
 import math
@@ -21,10 +21,10 @@ SAME_FILE = "images listed twice"
 
 
 def read_json(path: Path) -> Row:
-    """Return a COCO JSON as it is.
+    """Return a COCO JSON unchanged.
 
     Raises:
-        ConfigError: if it cannot be read, or is not of that form.
+        ConfigError: if it cannot be read or is not a COCO instances JSON.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -46,19 +46,19 @@ def read_coco(
     size: Callable[[str], Size | None] = lambda name: None,
     numbers: dict[str, int] | None = None,
 ) -> tuple[Row, Counter[str]]:
-    """Return a COCO JSON in one form, and how many objects and images were left out, by reason.
+    """Return a normalised COCO JSON, and the number of objects and images left out, by reason.
 
-    Image and annotation ids are 1, 2, ...; category ids stay where they are integers; file names have forward slashes;
-    `iscrowd` and `area` are there. An image's `width` and `height` may be None.
+    Image and annotation ids become 1, 2, ...; integer category ids are kept; file names have forward slashes;
+    `iscrowd` and `area` are always present. An image's `width` and `height` (pixels) may be None.
 
     Args:
-        path: of the JSON.
-        outlines: whether objects of one box and category but other outlines are two objects.
-        size: file name -> (width, height) in pixels, asked where the JSON lacks them.
-        numbers: takes the numbers that category ids of text get, to have the same ones in another JSON.
+        path: path of the JSON.
+        outlines: whether objects with equal box and category but different outlines are distinct.
+        size: returns (width, height) in pixels of a file name, called if the JSON has no size.
+        numbers: filled with the numbers given to textual category ids; pass it on to number another JSON alike.
 
     Raises:
-        ConfigError: if it cannot be read, or rows lack what is needed or contradict each other.
+        ConfigError: if it cannot be read, or rows lack required fields or contradict each other.
     """
     content = read_json(path)
     left_out: Counter[str] = Counter()
@@ -73,7 +73,7 @@ def read_coco(
 
 
 def _key(value: Any) -> Any:
-    """Return an id such that 7, 7.0 and "7" are one and the same."""
+    """Return a normalised id: 7, 7.0 and "7" are equal."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str) and value.isascii() and value.isdigit() and str(int(value)) == value:
@@ -105,7 +105,7 @@ def _images(rows: list[Row], path: Path, size: Callable[[str], Size | None], lef
     result: dict[Any, Row] = {}
     by_file: dict[str, Row] = {}
     for row in rows:
-        # LVIS has no file_name; its coco_url ends with folder and name.
+        # LVIS has no file_name, but its coco_url ends with folder and name.
         name = row.get("file_name") or urlsplit(str(row.get("coco_url") or "")).path.lstrip("/")
         if not name or not _given(row, "id"):
             raise ConfigError(f"{path}: image {row} has no id or no file_name; give it both.")
@@ -177,7 +177,7 @@ def _annotations(
         area = row.get("area")
         result.append(
             {
-                "id": len(result) + 1,  # pycocotools takes 0 for no match
+                "id": len(result) + 1,  # pycocotools treats id 0 as no match
                 "image_id": image["id"],
                 "category_id": category["id"],
                 "bbox": box,

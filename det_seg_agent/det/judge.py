@@ -1,4 +1,4 @@
-"""How a run is judged: what its final validation predicts, by pycocotools."""
+"""Evaluation of a run: COCO metrics of its final validation by pycocotools. The command line and `compare` use it."""
 
 import contextlib
 import tempfile
@@ -14,21 +14,21 @@ from det_seg_agent.det.truth import Truth, choose_json, load_truth
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.hosts.commands import one_line
 
-TASKS = ("detect", "segment")  # what pycocotools judges
-KINDS = {"bbox": "bbox", "segm": "segmentation"}  # its kind of evaluation -> key of an object
-RESULT = {"bbox": "coco", "segm": "coco_segm"}  # -> key of metrics.json
+TASKS = ("detect", "segment")  # tasks that pycocotools evaluates
+KINDS = {"bbox": "bbox", "segm": "segmentation"}  # kind of evaluation -> key of an object
+RESULT = {"bbox": "coco", "segm": "coco_segm"}  # kind of evaluation -> key of metrics.json
 HOST = {"bbox": "metrics/mAP50-95(B)", "segm": "metrics/mAP50-95(M)"}
-# Of AP against the host's own, measured on small sets of large objects; see docs/judging.md.
+# Tolerances between our AP and the host's, measured on small sets of large objects; see docs/judging.md.
 TOLERANCE, FEW_OBJECTS, COARSE_MASKS = 0.02, 0.5, 0.15
 
 
 def prepare(trainer: Any, val_json: str | None) -> None:
-    """Check before training what the run is to be judged by, and let its final validation keep what it predicts.
+    """Choose the ground truth before training, and make the final validation store its predictions.
 
-    A callback for `on_pretrain_routine_end`.
+    This is a callback for `on_pretrain_routine_end`.
 
     Raises:
-        ConfigError: for a `val_json` that cannot serve, or data without an object to train on.
+        ConfigError: if `val_json` is unusable, or `classes` leaves no object to train on.
     """
     check_objects(trainer)
     args, named = trainer.args, val_json or trainer.agent_settings.val_json
@@ -47,7 +47,7 @@ def prepare(trainer: Any, val_json: str | None) -> None:
 
 
 def check_objects(trainer: Any) -> None:
-    """Warn of data without objects, and refuse `classes` that leave none.
+    """Warn if the training or validation images have no objects.
 
     Raises:
         ConfigError: if no training image has an object of `classes`.
@@ -67,14 +67,14 @@ def check_objects(trainer: Any) -> None:
 
 
 def class_names(trainer: Any) -> dict[int, str]:
-    """Return the data's class names, which the host overwrites for `single_cls`."""
+    """Return the data's class names by index, also with `single_cls`, where the host overwrites them."""
     if trainer.args.single_cls:
         return dict(check_det_dataset(str(trainer.args.data))["names"])
     return dict(trainer.data["names"])
 
 
 def figures(kept: dict[str, list[dict[str, Any]]], truth: Truth, max_det: int) -> dict[str, dict[str, float]]:
-    """Return `bbox` -> its 12 figures, and `segm` -> its own where masks are predicted and objects have outlines."""
+    """Return the 12 COCO metrics for `bbox`, and for `segm` if masks are predicted and all objects have outlines."""
     results = {}
     objects = truth.content["annotations"]
     masks = any("segmentation" in row for rows in kept.values() for row in rows)
@@ -97,14 +97,14 @@ def figures(kept: dict[str, list[dict[str, Any]]], truth: Truth, max_det: int) -
 
 
 def tolerance(kind: str, truth: Truth) -> float:
-    """Return how far AP may be from the host's own; the fewer the objects of a class, the further."""
+    """Return the allowed difference between our AP and the host's; it grows with fewer objects per class."""
     objects = [a["category_id"] for a in truth.content["annotations"] if not a["iscrowd"]]
     allowed = TOLERANCE + FEW_OBJECTS * len(set(objects)) / max(len(objects), 1)
     return allowed + (COARSE_MASKS if kind == "segm" else 0)
 
 
 def difference(judged: dict[str, dict[str, float]], host: dict[str, float], truth: Truth, max_det: int) -> str | None:
-    """Return in one line how far AP is from the host's own, with what can explain it; None where it is near."""
+    """Return one line on a large difference between our AP and the host's with possible reasons; None if small."""
     far = []
     for kind, values in judged.items():
         ap, theirs, allowed = values["AP"], host.get(HOST[kind], values["AP"]), tolerance(kind, truth)
@@ -124,7 +124,7 @@ def difference(judged: dict[str, dict[str, float]], host: dict[str, float], trut
 
 
 def host_figures(trainer: Any) -> dict[str, float]:
-    """Return the host's own figures of its last validation: that of the best weights."""
+    """Return the host's metrics of its last validation, which is that of the best weights."""
     ours, figures = trainer.report.scalars(), {}
     for key, value in (trainer.metrics or {}).items():
         if key not in ours:
@@ -134,16 +134,16 @@ def host_figures(trainer: Any) -> dict[str, float]:
 
 
 def judge(trainer: Any, weights: Literal["best", "last"] = "best") -> dict[str, Any]:
-    """Return what `metrics.json` holds of the quality of a run's weights: the best ones from its final validation.
+    """Evaluate the best weights (from the final validation) or the last ones; return the entries for `metrics.json`.
 
-    `coco` (boxes) and `coco_segm` (masks), `host` and `judged_on`, and `differs` where AP is far from the host's own.
-    In several processes and for other tasks `host` alone.
+    The keys are `coco` (boxes), `coco_segm` (masks), `host`, `judged_on`, and `differs` if our AP is far from the
+    host's. With several processes, and for other tasks, there are only `host` and `judged_on`.
     """
     host = host_figures(trainer)
     if trainer.args.task not in TASKS or RANK != -1:
         return {"judged_on": "the validation set, by the host's own validator", "host": host}
     validator = trainer.validator
-    # There are no best weights after save=False.
+    # After save=False there are no best weights and no final validation.
     if weights == "last" or (validator.kept is None and validator.failed is None):
         host = {key: float(value) for key, value in validator(model=trainer.last).items() if key != "fitness"}
     judged, truth = judge_validator(validator, class_names(trainer), validator.val_json)
@@ -155,7 +155,11 @@ def judge(trainer: Any, weights: Literal["best", "last"] = "best") -> dict[str, 
 def judge_validator(
     validator: Any, names: dict[int, str], val_json: Path | None
 ) -> tuple[dict[str, dict[str, float]], Truth]:
-    """Return the figures of what a validator kept, and the ground truth for them."""
+    """Return the metrics of the predictions that a validator stored, and the ground truth.
+
+    Raises:
+        Exception: the error that stopped the validator from storing predictions, if any.
+    """
     if validator.failed is not None:
         raise validator.failed
     truth = load_truth(val_json, validator.dataloader.dataset, names, validator.args)
@@ -163,16 +167,16 @@ def judge_validator(
 
 
 def conclude(trainer: Any, wall: float, weights: Literal["best", "last"] = "best") -> dict[str, Any]:
-    """Judge a run, write `metrics.json` and `agent.yaml`, show the figures, and return what `metrics.json` holds.
+    """Evaluate a run, write `metrics.json` and `agent.yaml`, print the metrics, and return those of `metrics.json`.
 
     Args:
-        trainer: the host's, after training.
-        wall: seconds that training took.
-        weights: which are judged.
+        trainer: the host's trainer, after training.
+        wall: duration of the training in seconds.
+        weights: which weights to evaluate.
     """
     report = trainer.report
     cost = report.result(wall)
-    report.write_metrics({"host": host_figures(trainer), **cost})  # judging may fail, or be stopped
+    report.write_metrics({"host": host_figures(trainer), **cost})  # evaluation may fail or be interrupted
     try:
         judged = judge(trainer, weights)
     except Exception as error:
@@ -194,13 +198,19 @@ def conclude(trainer: Any, wall: float, weights: Literal["best", "last"] = "best
 
 
 def evaluate(weights: Path | str, data: str, val_json: Path | None, **arguments: Any) -> dict[str, dict[str, float]]:
-    """Judge weights as a run judges its own; arguments are the host's (imgsz, batch, device, classes, ...).
+    """Evaluate weights as at the end of a run.
+
+    Args:
+        weights: path of a checkpoint.
+        data: the host's data YAML.
+        val_json: COCO JSON of the validation images; None for the labels.
+        **arguments: settings of the host's validation (imgsz, batch, device, classes, ...).
 
     Returns:
-        what `figures` returns.
+        The result of `figures`.
 
     Raises:
-        ConfigError: if `val_json` cannot serve; without it the labels do.
+        ConfigError: if `val_json` is unusable.
     """
     from ultralytics import YOLO
 

@@ -1,4 +1,4 @@
-"""The host's validator, which keeps what the final validation predicts."""
+"""A mixin for the host's validators that stores the final validation's predictions. `det.judge` uses it."""
 
 from typing import Any
 
@@ -8,16 +8,18 @@ from ultralytics.utils import ops
 
 
 class KeepingValidator(DetectionValidator):
-    """Mixin for a validator of the host: keep what the final validation predicts.
+    """Mixin for the host's validators that stores the final validation's predictions; the host's metrics do not change.
 
-    `kept` maps each image file to its predictions, dicts of class index, score, `bbox` (x, y, w, h in pixels of the
-    image) and, where masks are predicted, `segmentation` (RLE). The host's figures stay as they are.
+    Attributes:
+        kept: maps each image file to its predictions, dicts of class index, score, `bbox` (x, y, w, h in pixels of
+            the image) and, if masks are predicted, `segmentation` (RLE). None during training or after an error.
+        failed: the error that stopped storing predictions, if any.
     """
 
     jdict: list[dict[str, Any]]
 
     def init_metrics(self, model: Any) -> None:
-        """Begin anew."""
+        """Initialise as the host does, and clear the predictions."""
         super().init_metrics(model)
         self.kept: dict[str, list[dict[str, Any]]] | None = None if self.training else {}
         self.failed: Exception | None = None
@@ -26,12 +28,12 @@ class KeepingValidator(DetectionValidator):
             self.process = self._process_mask
 
     def _process_mask(self, protos: Any, coefficients: Any, boxes: Any, shape: Any) -> Any:
-        """Return the host's masks, a quarter of the image's size, and keep what whole ones are made of."""
+        """Return the host's masks, at a quarter of the image's size, and keep the inputs for full-size masks."""
         self._prototypes.append((protos, coefficients, boxes))
         return ops.process_mask(protos, coefficients, boxes, shape=shape)
 
     def update_metrics(self, preds: list[dict[str, Any]], batch: dict[str, Any]) -> None:
-        """Do what the host does, then keep the predictions of a batch."""
+        """Update the host's metrics, then store the predictions of a batch."""
         super().update_metrics(preds, batch)
         prototypes, self._prototypes = self._prototypes, []
         if self.kept is None:
@@ -43,14 +45,14 @@ class KeepingValidator(DetectionValidator):
                 if prototypes and len(pred["cls"]):
                     pred = {**pred, "masks": ops.process_mask_native(*prototypes[index], shape=tuple(image["imgsz"]))}
                 self.kept[str(image["im_file"])] = self._predictions(pred, image)
-        except Exception as error:  # training is done: its figures are written without these
+        except Exception as error:  # the run must still end with the host's metrics
             self.kept, self.failed = None, error
 
     def _predictions(self, pred: dict[str, Any], image: dict[str, Any]) -> list[dict[str, Any]]:
         if not len(pred["cls"]):
             return []
         if "masks" in pred and pred["masks"].shape[1:] == tuple(image["ori_shape"]):
-            # The host takes these for scaled, padding or not (ultralytics 8.4.190); with one more column it does not.
+            # The host would take masks of this shape for scaled ones (ultralytics 8.4.190); one more column avoids it.
             pred = {**pred, "masks": pad(pred["masks"], (0, 1))}
         scaled = self.scale_preds(pred, image)
         boxes = ops.xyxy2ltwh(scaled["bboxes"]).tolist()
@@ -68,5 +70,5 @@ class KeepingValidator(DetectionValidator):
 
 
 def keeping(host: type[Any]) -> type[Any]:
-    """Return the host's validator class with `KeepingValidator` before it."""
+    """Return a subclass of `KeepingValidator` and the host's validator class."""
     return type(f"Keeping{host.__name__}", (KeepingValidator, host), {})

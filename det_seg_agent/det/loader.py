@@ -1,4 +1,4 @@
-"""A loader that starts each pass afresh and keeps its workers, and what the host's own loader decided."""
+"""The data loader of selections, and helpers that read or adjust the host's own loader. The trainers use both."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,11 +16,11 @@ NEVER = 1 << 60  # batches
 
 
 class SelectionLoader(DataLoader[dict[str, Any]]):
-    """Yields the batches of the sampler's current selection, and nothing that was drawn ahead from an older one.
+    """Yields the batches of the sampler's current selection, without prefetching from an older one.
 
-    The host's infinite loader fetches across epochs; torch's own, with persistent workers, asks the sampler anew at
-    each pass and keeps the workers. `reset` and `close` are what the host's trainer calls. No batch is dropped: the
-    sampler fills up the last one where that is needed.
+    The host's infinite loader prefetches across epochs. Torch's loader with persistent workers restarts the sampler
+    in each pass and keeps the workers. The host's trainer calls `reset` and `close`. No batch is dropped: the sampler
+    pads the last one if necessary.
     """
 
     def __init__(self, dataset: IndexedDataset, sampler: SelectionSampler, stock: Any):
@@ -39,11 +39,11 @@ class SelectionLoader(DataLoader[dict[str, Any]]):
         )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        """Start at the first `next`, not before: the host makes iterators that it never uses."""
+        """Yield the batches; fetching starts at the first `next`, as the host creates iterators that it never uses."""
         yield from super().__iter__()
 
     def close(self) -> None:
-        """Shut the workers down."""
+        """Shut down the workers."""
         if self._iterator is not None:
             if self.num_workers:
                 self._iterator._shutdown_workers()  # type: ignore[attr-defined]
@@ -53,36 +53,37 @@ class SelectionLoader(DataLoader[dict[str, Any]]):
 
 
 def shuffles(loader: Any) -> bool:
-    """Return whether the host's loader shuffles: with `rect` it does so where all batches have one shape."""
+    """Return whether the host's loader shuffles; with `rect` it does so only if all batches have the same shape."""
     in_order = isinstance(loader.sampler, SequentialSampler | ContiguousDistributedSampler)
     return not in_order and getattr(loader.sampler, "shuffle", True)
 
 
 def images_of_a_pass(loader: Any) -> int:
-    """Return the images of this rank that the host's loader yields in a pass: without the batch that it drops."""
+    """Return the number of images that the host's loader yields on this rank per pass, without a dropped batch."""
     return min(len(loader) * loader.batch_size, len(loader.sampler))
 
 
 def batches_of_a_run(selector: Selector, batch: int) -> int:
-    """Return the batches, of `batch` images a rank, that all passes of a run have together."""
+    """Return the total number of batches, of `batch` images per rank, in all passes of a run."""
     schedule, passes, size = selector.settings, selector.total_passes, batch * selector.world_size
     return sum(-(-schedule.count_at(p, passes, len(selector)) // size) for p in range(passes))
 
 
 def needs_whole_batches(args: Any, stride: int) -> bool:
-    """Return whether the last batch of a selection may not be smaller than the others.
+    """Return whether the last batch of a selection must be as large as the others.
 
-    The host decides both of all images: with `compile` it drops a last batch that is smaller, and it refuses one of a
-    single image where batch normalization would get a single value per channel (ultralytics 8.4.190).
+    With `compile` the host drops a smaller last batch. It also refuses a last batch of one image if batch
+    normalisation would get a single value per channel. It decides both for the full data set (ultralytics 8.4.190).
     """
     smallest = max(stride, int(args.imgsz * (1 - args.multi_scale))) // stride * stride
     return bool(args.compile) or smallest < 2 * stride
 
 
 def shown_samples(selector: Selector, images: list[int]) -> Tensor:
-    """Return the samples of the selection, (n,) int64, that a pass trained on, given the images of each rank.
+    """Return the samples (n,) int64 that a pass trained on, given the number of images of each rank.
 
-    With `full` the order is that of the host's loader: of a pass that was not whole, signals tell what it showed.
+    With `strategy=full` the order is the host's and unknown: an incomplete pass returns no samples, and only those
+    with signals count.
     """
     order = selector.sampler.order()
     if sum(images) >= len(order):

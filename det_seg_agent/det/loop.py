@@ -1,4 +1,4 @@
-"""What the host's loop calls while it trains on selections."""
+"""The part of the trainers that the host's training loop calls; `det.trainer` inherits from it."""
 
 from typing import Any
 
@@ -15,20 +15,20 @@ from det_seg_agent.selector import Selector
 
 
 class LoopMixin(BaseTrainer):
-    """The part of `AgentTrainerMixin` that the host's loop calls, as callbacks and as overridden methods.
+    """Callbacks and overridden methods of `AgentTrainerMixin` that the host's loop calls.
 
     Attributes:
-        selector: of the run; None before the host has made a loader.
-        report: what the user sees of the run.
-        saved: the state that a resumed run goes on from; None once its first pass has begun.
+        selector: the run's selector; None until the host creates its training loader.
+        report: the run's report.
+        saved: the state to resume from; None once the first pass has begun.
     """
 
     selector: Selector | None
     report: Report
     saved: dict[str, Any] | None
-    _batches = 0  # batches whose gradients wait for a step
-    _run_batches = NEVER  # batches of the whole run
-    _full_images = 0  # images that the host's own loader yields in a pass, over all ranks
+    _batches = 0  # batches accumulated since the last optimizer step
+    _run_batches = NEVER  # number of batches in the whole run
+    _full_images = 0  # images that the host's own loader yields per pass, over all ranks
     _in_pass = False
 
     def _on_train_epoch_start(self) -> None:
@@ -36,7 +36,7 @@ class LoopMixin(BaseTrainer):
         self.report.mark()
         if self.selector.pass_index == self.epoch:
             self._begin_again()
-        # With `time` the host expects another number of epochs after each, which this one may be past.
+        # With `time` the host re-estimates the number of epochs after each one; this epoch may exceed the estimate.
         selection = self.selector.begin_pass(self.epoch, max(self.epochs, self.epoch + 1))
         dataset, loader = self.train_loader.dataset, self.train_loader
         order = list(self.selector.sampler) if dataset.rect else []
@@ -45,7 +45,7 @@ class LoopMixin(BaseTrainer):
             seed_process(self.selector.sampler.seed, self.epoch, max(RANK, 0), 0)
         self._in_pass = True
         self._images = 0
-        if self.epoch == self.start_epoch:  # also when it begins again, with smaller batches
+        if self.epoch == self.start_epoch:  # also when it restarts with smaller batches
             self._full_accumulate: int = self.accumulate  # type: ignore[has-type]
         if self.saved is not None:
             self._batches = restore_training(self, self.saved, gradients=True)
@@ -54,16 +54,16 @@ class LoopMixin(BaseTrainer):
             self._end_warmup()
 
     def _begin_again(self) -> None:
-        """Go back to where the pass began: it was out of memory, or it ended in NaN and the host loaded `last.pt`."""
+        """Restore the selector when the host restarts an epoch (out of memory, or NaN recovery from `last.pt`)."""
         assert self.selector is not None
-        self._batches = 0  # the host dropped the gradients
+        self._batches = 0  # the host has cleared the gradients
         if self.selector.history and self.selector.history[-1]["pass"] == self.epoch:
             self.selector.load_state_dict(find_state(self.last)["selector"], other_length=True)
 
     def _end_warmup(self) -> None:
-        """Set what the host's warm-up ends with, in the epoch after it.
+        """Set the final values of the host's warm-up in the first epoch after it.
 
-        Its last batch, by the host's count of batches, may be one that a short pass did not come to.
+        The host counts batches of full passes, so a shorter pass may end before the warm-up's last batch.
         """
         if self.args.warmup_epochs > 0 and self.epoch == int(self.args.warmup_epochs) + 1:
             self.accumulate = self._full_accumulate
@@ -81,13 +81,13 @@ class LoopMixin(BaseTrainer):
         )
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Do what the host does; within a pass count images, and batches towards the next optimizer step.
+        """Preprocess as the host does; during a pass also count images, and batches since the last optimizer step.
 
-        The host counts batches by `i + nb * epoch`, which jumps where a pass is shorter than the first. We count the
-        batches that there are, and open or close the host's gate, `accumulate`, for this one batch.
+        The host numbers batches by `i + nb * epoch`, which jumps if a pass is shorter than the first. We count the
+        actual batches and set `accumulate` for this one batch, so that the host steps now or does not.
         """
         assert self.selector is not None
-        if not self._in_pass:  # to calibrate (quantize=8), before there is a criterion
+        if not self._in_pass:  # calibration (quantize=8), before there is a criterion
             return super().preprocess_batch(batch)
         self._images += len(batch["img"])
         if not self.selector.selects_all:
@@ -99,7 +99,7 @@ class LoopMixin(BaseTrainer):
         return batch
 
     def optimizer_step(self) -> None:
-        """Step as the host does."""
+        """Step as the host does, and reset the count of accumulated batches."""
         self._batches = 0
         super().optimizer_step()
 
@@ -111,7 +111,7 @@ class LoopMixin(BaseTrainer):
     def _on_train_epoch_end(self) -> None:
         assert self.selector is not None
         self._in_pass = False
-        self._on_train_batch_end()  # which the host leaves out when `time` is up within a pass
+        self._on_train_batch_end()  # the host skips it when `time` runs out within a pass
         images = gather_objects(self._images)
         done = self.selector.end_pass(sum(images), shown_samples(self.selector, images))
         self.report.full_images = self._full_images * len(self.selector.history)
@@ -120,7 +120,7 @@ class LoopMixin(BaseTrainer):
             self.metrics.update(self.report.scalars())
 
     def validate(self) -> Any:
-        """Validate as the host does; our figures join its metrics, and so its CSV and its loggers."""
+        """Validate as the host does, and add our figures to its metrics, and thereby to its CSV and loggers."""
         metrics, fitness = super().validate()
         if metrics is not None and RANK in {-1, 0}:
             metrics.update(self.report.scalars())

@@ -1,4 +1,4 @@
-"""Objects that stand for the host's data set."""
+"""Proxies of the host's data set, used by `det.dataset` and by its mixing transforms."""
 
 import random
 from typing import Any
@@ -8,20 +8,20 @@ import numpy as np
 from det_seg_agent.det.credit import Sources
 from det_seg_agent.det.shared import SharedPass
 
-FEW = 4  # with fewer images at hand, Mosaic would mix an image with itself
+FEW = 4  # with fewer images in the buffer, Mosaic would mix an image with itself
 
 
 class Proxy:
-    """Stands for a data set: reads, sets and deletes its attributes, and is an instance of its class.
+    """Forwards attribute access to the wrapped data set and passes `isinstance` checks for its class.
 
-    What a subclass keeps for itself is in its own `__dict__`, under names with a leading `_agent_`.
+    Subclasses keep their own attributes in their `__dict__`, under names that start with `_agent_`.
     """
 
     def __init__(self, wrapped: Any, **own: Any):
         vars(self).update(__wrapped__=wrapped, **own)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # also while a copy is made, which has no `__wrapped__` yet
+        if name.startswith("__"):  # also during copying, when there is no `__wrapped__` yet
             raise AttributeError(name)
         return getattr(self.__wrapped__, name)
 
@@ -35,7 +35,7 @@ class Proxy:
     def __class__(self) -> Any:
         return type(self.__wrapped__)
 
-    def __reduce__(self) -> Any:  # as the stock one does, which refuses an object that shows another class
+    def __reduce__(self) -> Any:  # as the default one, which refuses an object whose `__class__` differs
         return object.__new__, (type(self),), vars(self)
 
     def __len__(self) -> int:
@@ -46,12 +46,12 @@ class Proxy:
 
 
 class Noted(Proxy):
-    """What mixing transforms take for the data set: its labels say which sample they are of.
+    """Data set for mixing transforms that records which sample each label comes from.
 
     Args:
         wrapped: the host's data set.
-        sources: who keeps account.
-        mixed: whether to note what is taken as mixed into the present item.
+        sources: the record of sources.
+        mixed: whether to record each returned sample as mixed into the current item.
     """
 
     def __init__(self, wrapped: Any, sources: Sources, mixed: bool):
@@ -73,9 +73,9 @@ class Noted(Proxy):
 
 
 class Partners(Noted):
-    """The samples of the selection, known by their place in it: what the host's own mixing transforms draw from.
+    """The selection as a data set, indexed by position in it; the host's mixing transforms draw partners from it.
 
-    It answers what they ask: `buffer`, `cache`, `len`, `get_image_and_label`, and attributes.
+    It supports what they use: `buffer`, `cache`, `len`, `get_image_and_label` and attributes.
     """
 
     def __init__(self, wrapped: Any, sources: Sources, current: SharedPass):
@@ -87,14 +87,14 @@ class Partners(Noted):
 
     @property
     def buffer(self) -> list[int]:
-        """Places of the recently loaded images that are selected; of random ones while there are too few."""
+        """Positions of recently loaded, selected images; random positions while there are fewer than `FEW`."""
         chosen, recent = self._agent_current.selection, np.asarray(self.__wrapped__.buffer, dtype=np.int64)
         places = np.searchsorted(chosen, recent).clip(max=len(chosen) - 1)
         near: list[int] = places[chosen[places] == recent].tolist()
         return near if len(near) >= FEW else [random.randrange(len(chosen)) for _ in range(2 * FEW)]
 
     def get_image_and_label(self, place: int) -> dict[str, Any]:
-        """Return the host's image and label of the sample in `place`."""
+        """Return the host's image and label of the sample at position `place`."""
         return super().get_image_and_label(int(self._agent_current.selection[place]))
 
     def __getitem__(self, place: int) -> Any:

@@ -1,9 +1,9 @@
-"""Our states beside the host's checkpoints: `agent_last.pt` for `last.pt`, and so for each of the others.
+"""Exact resume: our states beside the host's checkpoints (`agent_last.pt` for `last.pt`, etc.). The trainers use it.
 
-The host resumes from the EMA's weights in half precision. That is not where the run stood, so its losses, and with
-them later selections, would drift from those of the run that was not stopped. Until the run ends our states therefore
-hold what it takes to go on exactly: weights, EMA and optimizer in full precision, and gradients not yet applied. That
-is 12 bytes a parameter with SGD and 16 with Adam, and 4 more where gradients wait for a step.
+The host resumes from the EMA weights in half precision. The losses, and thereby later selections, would then deviate
+from those of an uninterrupted run. Until a run ends, our states therefore also hold weights, EMA and optimizer in full
+precision, and accumulated gradients. This takes 12 bytes a parameter with SGD and 16 with Adam, and 4 more if there
+are accumulated gradients.
 """
 
 import os
@@ -27,10 +27,10 @@ PARTS = ".checkpoints.part"
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
-    """Replace `path` at once or not at all.
+    """Save `state` to `path` atomically.
 
     Raises:
-        StateError: if it cannot be written, as on a full disk.
+        StateError: if it cannot be written, for example on a full disk.
     """
     try:
         with replacing(path) as part:
@@ -44,10 +44,10 @@ def write(path: Path, state: dict[str, Any]) -> None:
 
 @contextmanager
 def whole_checkpoints(trainer: Any) -> Iterator[None]:
-    """Let the host write its checkpoints beside the old ones, which they replace once they are whole.
+    """Make the host write its checkpoints to a temporary folder, then replace the old ones atomically.
 
-    `last.pt` comes last. Each of the others gets the state of this epoch beside it, so that it can be resumed from.
-    The host (ultralytics 8.4.190) writes in place: a stop within left a file that nothing can resume from.
+    `last.pt` is replaced last. Each other checkpoint gets a copy of this epoch's state, so that it can be resumed too.
+    The host itself (ultralytics 8.4.190) writes in place, so an interruption would leave an unusable file.
     """
     folder, last, best = trainer.wdir, trainer.last, trainer.best
     parts = folder / PARTS
@@ -68,12 +68,12 @@ def whole_checkpoints(trainer: Any) -> Iterator[None]:
 
 
 def state_path(checkpoint: Path) -> Path:
-    """Return where the state of a checkpoint lies."""
+    """Return the path of a checkpoint's state."""
     return checkpoint.with_name(f"agent_{checkpoint.name}")
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Save the state of an epoch; that of the epoch before stays until the next, as the host may be stopped between."""
+    """Save the state of an epoch; keep the previous one, as the host may be stopped before it writes its checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / LAST).exists():
         os.replace(folder / LAST, folder / OLD)
@@ -81,7 +81,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def copy_state(state: Path, path: Path) -> None:
-    """Replace `path` by a copy of a state: a link where there can be one, as states are only ever replaced whole."""
+    """Replace `path` by a copy of a state; a hard link if possible, as states are only ever replaced as a whole."""
     with replacing(path) as part:
         try:
             os.link(state, part)
@@ -90,7 +90,7 @@ def copy_state(state: Path, path: Path) -> None:
 
 
 def drop_states(folder: Path) -> None:
-    """Remove the states of `epochN.pt` that are gone."""
+    """Remove the states of `epochN.pt` files that no longer exist."""
     for path in folder.glob("agent_epoch*.pt"):
         name = path.name.removeprefix("agent_")
         if re.fullmatch(r"epoch\d+\.pt", name) and not (folder / name).exists():
@@ -98,7 +98,7 @@ def drop_states(folder: Path) -> None:
 
 
 def slim_states(last: Path, best: Path) -> None:
-    """Drop what only a resume needs beside these checkpoints, as the host strips its optimizer from them at the end."""
+    """Remove from the states what only a resume needs, as the host strips the optimizer from checkpoints at the end."""
     last.with_name(OLD).unlink(missing_ok=True)
     for path in map(state_path, (last, best)):
         if path.exists():
@@ -108,7 +108,7 @@ def slim_states(last: Path, best: Path) -> None:
 
 
 def load_state(path: Path, epoch: int) -> dict[str, Any] | None:
-    """Return the state in a file if it is there and of this epoch."""
+    """Return the state in a file; None if the file does not exist or is of another epoch."""
     if not path.exists():
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -116,15 +116,15 @@ def load_state(path: Path, epoch: int) -> dict[str, Any] | None:
 
 
 def epoch_of(checkpoint: Path) -> int:
-    """Return the epoch of a host's checkpoint, from 0; -1 after the run's end."""
+    """Return the epoch of a host's checkpoint, from 0; -1 if the run is finished."""
     return int(torch.load(checkpoint, map_location="cpu", weights_only=False)["epoch"])  # the host's own format
 
 
 def find_state(checkpoint: Path) -> dict[str, Any]:
-    """Return the state that belongs to a host checkpoint.
+    """Return the state that belongs to a host's checkpoint.
 
     Raises:
-        ConfigError: if there is none of that epoch, or the run is finished; it says what can be resumed.
+        ConfigError: if there is no state of its epoch, or the run is finished; lists what can be resumed.
     """
     folder, epoch = checkpoint.parent, epoch_of(checkpoint)
     if epoch < 0:
@@ -153,7 +153,7 @@ def find_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def others(checkpoint: Path) -> str:
-    """Return a sentence on the checkpoints beside one that have a state of theirs; empty if there are none."""
+    """Return a sentence listing the other checkpoints in the folder that can be resumed; empty if there are none."""
     found = []
     for path in sorted(checkpoint.parent.glob("agent_*.pt")):
         other = path.with_name(path.name.removeprefix("agent_"))
@@ -163,7 +163,7 @@ def others(checkpoint: Path) -> str:
 
 
 def warn_of_others(results: Path) -> None:
-    """Warn where rows of the host's `results.csv` lack the agent's columns: another trainer made those epochs."""
+    """Warn if rows of the host's `results.csv` lack the agent's columns, as another trainer wrote those epochs."""
     rows = [line.split(",") for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
     epochs = [row[0] for row in rows[1:] if "agent/images" not in rows[0] or len(row) != len(rows[0])]
     if epochs and RANK in {-1, 0}:
@@ -174,7 +174,12 @@ def warn_of_others(results: Path) -> None:
 
 
 def grab_training(trainer: Any, batches: int) -> dict[str, Any]:
-    """Return the exact training state between two epochs, as tensors and primitives."""
+    """Return the full-precision training state between two epochs, as tensors and primitives.
+
+    Args:
+        trainer: the trainer.
+        batches: number of batches accumulated since the last optimizer step.
+    """
     model = unwrap_model(trainer.model)
     gradients = [None if p.grad is None else p.grad.detach().clone() for p in model.parameters()] if batches else []
     return {
@@ -189,13 +194,15 @@ def grab_training(trainer: Any, batches: int) -> dict[str, Any]:
 
 
 def restore_training(trainer: Any, saved: dict[str, Any], gradients: bool) -> int:
-    """Put the exact training state back; gradients apart, as the host clears them before the first epoch.
+    """Restore the training state: weights, EMA and optimizer, or in a second call `gradients` and `accumulate`.
+
+    Two calls are needed because the host clears gradients before the first epoch.
 
     Returns:
-        Batches whose gradients wait for a step.
+        Number of accumulated batches; 0 for the first call.
 
     Raises:
-        StateError: if the model is another.
+        StateError: if the weights do not fit the model.
     """
     state = saved.get("training")
     if state is None:

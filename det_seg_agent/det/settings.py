@@ -1,4 +1,4 @@
-"""Settings of a detection run, and how they reach the trainer in every process."""
+"""Settings of a detection run, and their transfer to child processes. The trainers and the command line use them."""
 
 import json
 import os
@@ -13,7 +13,7 @@ VARIABLE = "DET_SEG_AGENT_SETTINGS"
 
 
 class DetSettings(Settings):
-    """`Settings` and what only detection has."""
+    """`Settings` plus those that only detection has."""
 
     val_json: str | None = Field(None, description="COCO JSON to judge on; by default the one beside the data")
     exact_resume: bool = Field(True, description="keep full-precision weights for an exact resume, true or false")
@@ -21,18 +21,18 @@ class DetSettings(Settings):
 
 @contextmanager
 def in_environment(settings: DetSettings) -> Iterator[None]:
-    """Hand settings to child processes: the host's launcher rebuilds trainers from its own arguments alone."""
+    """Pass settings to child processes by an environment variable; the host's launcher passes only its own."""
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = settings.model_dump_json(exclude_unset=True)
     try:
         yield
-    finally:  # a later run of this process has its own
+    finally:  # a later run in this process has its own settings
         os.environ.pop(VARIABLE)
         if before is not None:
             os.environ[VARIABLE] = before
 
 
 def from_environment() -> DetSettings | None:
-    """Return the settings that a parent process left, if any."""
+    """Return the settings that a parent process passed; None if there are none."""
     text = os.environ.get(VARIABLE)
     return parse(DetSettings, json.loads(text), "agent.") if text else None

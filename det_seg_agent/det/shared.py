@@ -1,4 +1,4 @@
-"""The current pass, where the workers of a loader see it."""
+"""The current pass in shared memory; `det.dataset` sets it, and the loader's workers read it."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from det_seg_agent.errors import ConfigError
 
 
 class SharedPass:
-    """The current pass in shared memory, so that it reaches running workers.
+    """The current pass in shared memory, visible to running workers.
 
-    It takes 4 bytes a sample: 8 where the strategy weighs samples; with rectangular batches 4 more and 16 a batch.
+    It takes 4 bytes a sample, or 8 with weights; rectangular batches take 4 more, and 16 bytes a batch.
 
     Attributes:
-        members: (N,) int32, the selection, rising, in its first `count` places.
-        weight: (N,) float32, factor of a sample's loss; None where the strategy does not weigh samples.
-        batch: (N,) int32, the sample's batch; None without rectangular batches.
-        shapes: (batches, 2) int64, height and width of each batch; None without rectangular batches.
-        meta: (3,) int64: pass, count, whether weights are in force.
+        members: (N,) int32; its first `count` entries are the selection, ascending.
+        weight: (N,) float32, loss weight of each sample; None if the strategy has no weights.
+        batch: (N,) int32, batch of each sample; None without rectangular batches.
+        shapes: (batches, 2) int64, height and width in pixels of each batch; None without rectangular batches.
+        meta: (3,) int64: index of the pass, count, and whether the selection has weights.
     """
 
     def __init__(self, num_samples: int, weighs: bool = False, batches: int = 0):
@@ -34,14 +34,14 @@ class SharedPass:
 
     @property
     def selection(self) -> np.ndarray:
-        """The selection (count,) int32, rising."""
+        """The selection, (count,) int32, ascending."""
         return self.members.numpy()[: int(self.meta[1])]
 
     def set(self, pass_index: int, indices: Tensor, weights: Tensor | None) -> None:
-        """Make `indices` (n,), rising, the selection of pass `pass_index`.
+        """Make `indices` (n,), ascending, the selection of pass `pass_index`.
 
         Raises:
-            ConfigError: for weights of a strategy that does not say that it weighs samples.
+            ConfigError: if there are weights but the strategy's `weighs` is False.
         """
         if weights is not None:
             if self.weight is None:
@@ -54,12 +54,17 @@ class SharedPass:
         self.meta.copy_(torch.tensor([pass_index, len(indices), int(weights is not None)]))
 
     def set_shapes(self, order: list[int], batch: int, largest: Any) -> None:
-        """Batch `order` by `batch`; `largest` returns the shape (2,) int64 that holds all of some samples.
+        """Set the shapes of rectangular batches.
 
-        Samples of the first batches may fill up the last one: batches that share a sample get one shape.
+        The last batch may repeat samples of the first ones; batches that share a sample get the same shape.
+
+        Args:
+            order: samples in the order of training.
+            batch: batch size.
+            largest: returns the smallest shape (2,) int64 that fits all given samples.
         """
         assert self.batch is not None and self.shapes is not None
-        first: dict[int, int] = {}  # batch that shows a sample first
+        first: dict[int, int] = {}  # first batch of each sample
         for number, start in enumerate(range(0, len(order), batch)):
             rows = np.asarray(order[start : start + batch])
             self.batch[rows] = number

@@ -1,4 +1,4 @@
-"""The Ultralytics trainers that train on what the agent selects."""
+"""The mixin that makes Ultralytics trainers train on selections, and the detection trainer. `det.trainers` has all."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -41,14 +41,14 @@ from det_seg_agent.strategies import strategy_class
 
 
 class AgentTrainerMixin(LoopMixin):
-    """What makes a trainer of the host walk over selections; it stands before the host's class among the bases.
+    """Mixin that makes an Ultralytics trainer train on selections. Must be the first base class.
 
     Raises:
-        ConfigError: for settings or models that cannot work, before training starts.
+        ConfigError: if settings or model are invalid, before training starts.
     """
 
     settings: DetSettings | None = None
-    task: str  # the host's task that the trainer is for
+    task: str  # the host's task of this trainer
 
     @classmethod
     def configured(cls, **fields: Any) -> type["AgentTrainerMixin"]:
@@ -72,13 +72,13 @@ class AgentTrainerMixin(LoopMixin):
         if self.agent_settings.seed is None:
             self.agent_settings = self.agent_settings.model_copy(update={"seed": self.args.seed})
         if self.ddp:
-            return  # it trains in child processes, which get its callbacks and would have ours twice
+            return  # training runs in child processes, which inherit its callbacks and would have ours twice
         for event in ("on_pretrain_routine_end", "on_train_epoch_start", "on_train_epoch_end", "on_train_end"):
             self.add_callback(event, getattr(type(self), f"_{event}"))
         self.add_callback("on_train_batch_end", type(self)._on_train_batch_end)
 
     def train(self) -> Any:
-        """Train as the host does, in this process or by its launcher in several."""
+        """Train as the host does, in this process or in several by its launcher."""
         if not self.ddp:
             return super().train()
         with in_environment(self.agent_settings):
@@ -92,7 +92,11 @@ class AgentTrainerMixin(LoopMixin):
         return saved
 
     def get_model(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the host's model, and refuse one whose head is not for this trainer."""
+        """Return the host's model.
+
+        Raises:
+            ConfigError: if its head does not match this trainer.
+        """
         model = super().get_model(*args, **kwargs)
         check_head(model.model[-1], next(cls.__name__ for cls in type(self).__mro__ if "task" in vars(cls)))
         return model
@@ -100,7 +104,7 @@ class AgentTrainerMixin(LoopMixin):
     # Data -----------------------------------------------------------------------------------------------------------
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """Return the host's loader; for training one that walks selections, or the host's own for `full`."""
+        """Return the host's loader, or for training a `SelectionLoader` (except with `strategy=full`)."""
         stock = super().get_dataloader(dataset_path, batch_size, rank, mode)
         if mode != "train":
             return stock
@@ -118,7 +122,7 @@ class AgentTrainerMixin(LoopMixin):
                 samples=files,
                 applies_weights=True,
             )
-        else:  # the host makes its loaders anew after calibration (quantize=8) and, with smaller batches, out of memory
+        else:  # the host rebuilds its loaders after calibration (quantize=8), or out of memory with smaller batches
             refuse_other_samples(self.selector.samples, packed(files))
         dataset = IndexedDataset(
             stock.dataset, seed, max(RANK, 0), fresh=not selects_all, collate=stock.collate_fn,
@@ -128,10 +132,10 @@ class AgentTrainerMixin(LoopMixin):
         sampler.shuffle = shuffles(stock)
         whole = stock.drop_last or needs_whole_batches(self.args, getattr(self, "stride", 32))
         sampler.batch = stock.batch_size if whole and not selects_all else 1
-        # The host reads the loader's length as that of an epoch, for the warm-up: that of all images.
+        # The host bases its warm-up on the loader's length, which must be that of a full epoch.
         sampler.set_selection(torch.arange(len(self.selector)))
         self._full_images = images_of_a_pass(stock) * world_size
-        # With `time` the host does not cap `accumulate` by the batches of a run either.
+        # With `time` the host does not cap `accumulate` by the number of batches either.
         self._run_batches = NEVER if self.args.time else batches_of_a_run(self.selector, stock.batch_size)
         return host_loader(stock, dataset) if selects_all else SelectionLoader(dataset, sampler, stock)
 
@@ -142,7 +146,7 @@ class AgentTrainerMixin(LoopMixin):
         model = unwrap_model(self.model)
         stock = getattr(model, "criterion", None) or model.init_criterion()
         if hasattr(model, "criterion"):
-            del model.criterion  # one that is a module gives its name to modules alone
+            del model.criterion  # a registered module could only be replaced by a module
         model.criterion = SignalCriterion(stock, self.selector.observe, model.model[-1])
         if self.selector.strategy.needs_sufficiency and not model.criterion.tells_sufficiency:
             raise ConfigError(
@@ -155,7 +159,7 @@ class AgentTrainerMixin(LoopMixin):
         self.report.until = f"time={self.args.time:g} hours are over" if self.args.time else ""
         if self.saved is not None:
             self.selector.load_state_dict(self.saved["selector"], other_length=True)
-            # As in `get_dataloader`.
+            # The host bases its warm-up on the loader's length, as in `get_dataloader`.
             self.selector.sampler.set_selection(torch.arange(len(self.selector)))
         if RANK in {-1, 0}:
             self.report.begin(self.start_epoch)
@@ -163,10 +167,10 @@ class AgentTrainerMixin(LoopMixin):
     # Saving ---------------------------------------------------------------------------------------------------------
 
     def save_model(self) -> Any:
-        """Save our state first, then the host's checkpoint: a stop in between leaves a pair that belongs together."""
+        """Save our state, then the host's checkpoint; in this order a stop in between leaves a matching pair."""
         assert self.selector is not None
         state: dict[str, Any] = {"epoch": self.epoch, "selector": deepcopy(self.selector.state_dict())}
-        # Not NaN: the host mends the weights that it saves.
+        # Not with NaN weights: the host repairs those that it saves.
         if self.agent_settings.exact_resume and all(p.isfinite().all() for p in unwrap_model(self.model).parameters()):
             state["training"] = grab_training(self, self._batches)
         save_state(self.wdir, state)
@@ -174,7 +178,7 @@ class AgentTrainerMixin(LoopMixin):
             return super().save_model()
 
     def resume_training(self, ckpt: Any) -> None:
-        """Resume as the host does, then from full precision where our state has it."""
+        """Resume as the host does, then restore full-precision weights if our state has them."""
         super().resume_training(ckpt)
         if self.saved is not None:
             restore_training(self, self.saved, gradients=False)
@@ -185,10 +189,10 @@ class AgentTrainerMixin(LoopMixin):
 
 
 class AgentDetectionTrainer(AgentTrainerMixin, DetectionTrainer):
-    """`DetectionTrainer` whose epochs walk over selections.
+    """`DetectionTrainer` that trains on selections.
 
-    Use `YOLO(...).train(trainer=AgentDetectionTrainer.configured(ratio=0.6), ...)`; the plain class has the default
-    settings. Every key of the host works as it does there.
+    Use `YOLO(...).train(trainer=AgentDetectionTrainer.configured(ratio=0.6), ...)`. The class itself has the default
+    settings. All settings of the host keep their meaning.
     """
 
     task = "detect"

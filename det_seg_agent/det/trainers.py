@@ -1,4 +1,4 @@
-"""A trainer for every task of the host; see `AgentDetectionTrainer` for their use, and docs/heads.md for the heads."""
+"""The public trainers, one for each task of the host; see `AgentDetectionTrainer` for usage and docs/heads.md."""
 
 from typing import Any
 
@@ -14,37 +14,37 @@ from det_seg_agent.det.trainer import AgentDetectionTrainer, AgentTrainerMixin
 
 
 class AgentSegmentationTrainer(AgentTrainerMixin, SegmentationTrainer):
-    """`SegmentationTrainer` (instances) whose epochs walk over selections."""
+    """`SegmentationTrainer` (instances) that trains on selections."""
 
     task = "segment"
 
 
 class AgentPoseTrainer(AgentTrainerMixin, PoseTrainer):
-    """`PoseTrainer` whose epochs walk over selections."""
+    """`PoseTrainer` that trains on selections."""
 
     task = "pose"
 
 
 class AgentOBBTrainer(AgentTrainerMixin, OBBTrainer):
-    """`OBBTrainer` (oriented boxes) whose epochs walk over selections."""
+    """`OBBTrainer` (oriented boxes) that trains on selections."""
 
     task = "obb"
 
 
 class AgentClassificationTrainer(AgentTrainerMixin, ClassificationTrainer):
-    """`ClassificationTrainer` whose epochs walk over selections."""
+    """`ClassificationTrainer` that trains on selections."""
 
     task = "classify"
 
 
 class AgentSemanticTrainer(AgentTrainerMixin, SemanticSegmentationTrainer):
-    """`SemanticSegmentationTrainer` whose epochs walk over selections."""
+    """`SemanticSegmentationTrainer` that trains on selections."""
 
     task = "semantic"
 
 
 class AgentRTDETRTrainer(AgentTrainerMixin, RTDETRTrainer):
-    """`RTDETRTrainer` whose epochs walk over selections."""
+    """`RTDETRTrainer` that trains on selections."""
 
     task = "detect"
 
@@ -67,6 +67,6 @@ def trainer_for(model: Any) -> type[AgentTrainerMixin]:
     """Return the trainer class for a model of the host, such as `YOLO("yolo11n-seg.pt")`.
 
     Raises:
-        ConfigError: for a head that is not supported, with the reason.
+        ConfigError: if the head is not supported; gives the reason.
     """
     return TRAINERS[find_head(model.model.model[-1]).trainer]

@@ -1,4 +1,4 @@
-"""What a run is judged by: a COCO JSON that fits the validation images, or their labels."""
+"""Ground truth for evaluation: a COCO JSON that matches the validation images, or their labels. `det.judge` uses it."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -18,32 +18,32 @@ from det_seg_agent.det.coco import (
 from det_seg_agent.det.instances import NO_CATEGORY, SAME_FILE, read_coco
 from det_seg_agent.errors import ConfigError
 
-COUNT_TOLERANCE = 0.01  # share of the objects that a JSON nobody named may have more or less than the labels
+COUNT_TOLERANCE = 0.01  # allowed difference in objects between labels and a JSON found beside the data, as a fraction
 
 
 @dataclass
 class Truth:
-    """What predictions are judged by."""
+    """Ground truth for an evaluation."""
 
-    content: dict[str, Any]  # in COCO's form, of the trained classes
+    content: dict[str, Any]  # in COCO's format, restricted to the trained classes
     ids: dict[str, int]  # image file -> image id
     category: dict[int, int]  # class index -> category id
-    source: str
-    notes: list[str]  # what tells it from the labels, which the host judges by
+    source: str  # description, for messages
+    notes: list[str]  # differences from the labels, which the host evaluates on
 
 
 def choose_json(dataset: Any, names: dict[int, str], args: Any, data: dict[str, Any], named: Any) -> Path | None:
-    """Return the JSON to be judged by: the one that the user named, or one beside the data if it fits; None for labels.
+    """Return the JSON to evaluate on: the one that the user named, or a matching one beside the data; None for labels.
 
     Args:
-        dataset: the host's, of the validation images.
-        names: class names of the data.
-        args: the host's, of the run.
-        data: what the host's `check_det_dataset` returns.
-        named: path of a JSON, or None.
+        dataset: the host's data set of the validation images.
+        names: class names of the data, by index.
+        args: the host's settings of the run.
+        data: the result of the host's `check_det_dataset`.
+        named: path of the user's JSON, or None.
 
     Raises:
-        ConfigError: if a JSON that the user named cannot serve.
+        ConfigError: if the user's JSON is unusable.
     """
     path = Path(named) if named else find_val_json(data, args.split)
     if path is None:
@@ -62,7 +62,7 @@ def choose_json(dataset: Any, names: dict[int, str], args: Any, data: dict[str, 
 
 
 def load_truth(path: Path | None, dataset: Any, names: dict[int, str], args: Any) -> Truth:
-    """Return the ground truth that `choose_json` chose; see there."""
+    """Return the ground truth from the JSON that `choose_json` chose, or from the labels; arguments as there."""
     if path is not None:
         return truth_of_json(path, dataset, names, args)
     content = truth_of_labels(dataset, {0: "item"} if args.single_cls else names)
@@ -72,10 +72,10 @@ def load_truth(path: Path | None, dataset: Any, names: dict[int, str], args: Any
 
 
 def truth_of_json(path: Path, dataset: Any, names: dict[int, str], args: Any) -> Truth:
-    """Return the ground truth of a COCO JSON, restricted to the classes that are trained.
+    """Return the ground truth of a COCO JSON, restricted to the trained classes.
 
     Raises:
-        ConfigError: if it cannot be read, or its images or classes are not those of the data.
+        ConfigError: if it cannot be read, or its images or classes do not match the data.
     """
     content, left_out = read_coco(path, outlines=args.task == "segment")
     for reason in (SAME_FILE, NO_CATEGORY):
@@ -104,14 +104,14 @@ def truth_of_json(path: Path, dataset: Any, names: dict[int, str], args: Any) ->
 
 
 def count_labels(dataset: Any) -> Counter[int]:
-    """Return class index -> objects in the labels of a data set of the host."""
+    """Return the number of objects of each class index in the labels of the host's data set."""
     return Counter(int(c) for label in dataset.labels for c in label["cls"].reshape(-1))
 
 
 def drop_outlines(objects: list[dict[str, Any]], images: list[dict[str, Any]], ids: dict[str, int]) -> int:
-    """Take outlines away that pycocotools cannot read, and return how many objects have none.
+    """Remove outlines that pycocotools cannot read, and return the number of objects without one.
 
-    Images that lack them get the width and height of their files.
+    Images without width and height get those of their files.
     """
     from PIL import Image
     from pycocotools import mask
@@ -130,17 +130,17 @@ def drop_outlines(objects: list[dict[str, Any]], images: list[dict[str, Any]], i
                 mask.area(outline)
             else:
                 mask.frPyObjects(outline, image["height"], image["width"])
-        except Exception:  # of many kinds
+        except Exception:  # pycocotools raises many kinds
             row.pop("segmentation", None)
             without += 1
     return without
 
 
 def compare_counts(truth: Truth, dataset: Any) -> None:
-    """Refuse a JSON whose objects are not as many in each class as those of the labels.
+    """Refuse a JSON whose number of objects per class differs from that of the labels.
 
     Raises:
-        ConfigError: if they differ; never where the labels have none.
+        ConfigError: if they differ by more than `COUNT_TOLERANCE`; never if the labels have no objects.
     """
     index = {id_: i for i, id_ in truth.category.items()}
     ours = Counter(index[a["category_id"]] for a in truth.content["annotations"] if not a["iscrowd"])

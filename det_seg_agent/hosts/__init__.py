@@ -1,0 +1,1 @@
+"""What the adapters share: guarded commands, errors of bad input, and version checks of the toolboxes."""

@@ -1,4 +1,4 @@
-"""The commands of both toolboxes: bad input ends in one line and exit status 2."""
+"""Entry points of the command lines, and what they share: bad input ends with a short message and exit status 2."""
 
 import contextlib
 import importlib
@@ -12,11 +12,11 @@ from pathlib import Path
 
 from det_seg_agent.errors import LIMIT, AgentError, ConfigError, shortened
 
-# What the hosts raise on bad input; also what programming errors raise, so see `input_errors`.
+# Errors that the hosts raise on bad input. Bugs raise them too, so `input_errors` also checks where they come from.
 KINDS = (OSError, SyntaxError, TypeError, ValueError, RuntimeError, LookupError, AssertionError, ImportError)
 
-MOST_LINES = 10  # of a message: settings get a line each
-PATHS = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+(?=[^\s/'\"]+/[^\s/'\"]+)")  # a path but for its last two names
+MOST_LINES = 10  # most lines in a message: each wrong setting has one
+PATHS = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+(?=[^\s/'\"]+/[^\s/'\"]+)")  # a path without its last two names
 
 
 def train_det() -> int:
@@ -30,9 +30,10 @@ def train_seg() -> int:
 
 
 def guarded(work: Callable[[], int | None], stopped: str = "stopped") -> int:
-    """Return what `work` returns, 0 for None; or 2 and the message on stderr for input that cannot work.
+    """Run `work` and return its exit status (None counts as 0).
 
-    After Ctrl-C `stopped` goes to stderr, and the status is 130, as the shell has it.
+    An `AgentError` prints its message to stderr and returns 2. Ctrl-C prints `stopped` to stderr and returns 130, the
+    shell's convention.
     """
     try:
         return work() or 0
@@ -55,19 +56,19 @@ def input_errors(
     begun: Callable[[], bool] = lambda: False,
     kinds: tuple[type[Exception], ...] = KINDS,
 ) -> Iterator[None]:
-    """Turn what a host raises on bad input into a `ConfigError` of one line.
+    """Turn an error that a host raises on bad input into a `ConfigError` of one line.
 
-    Everything else passes: errors once training has begun, of other kinds, or raised in our own code.
+    All other exceptions propagate: other types, errors during training, and errors from our own code.
 
     Args:
-        what: the input that is looked at.
+        what: name of the input, for the message.
         hosts: names of the host's packages.
-        remedy: joins the message.
-        begun: whether training has begun.
-        kinds: of the errors.
+        remedy: appended to the message.
+        begun: returns whether training has begun.
+        kinds: types of errors to convert.
 
     Raises:
-        ConfigError: instead of such an error.
+        ConfigError: in place of such an error.
     """
     try:
         yield
@@ -85,8 +86,8 @@ def input_errors(
 
 @contextlib.contextmanager
 def tidied(folder: Path, begun: Callable[[], bool]) -> Iterator[None]:
-    """Remove the run's folder that bad input leaves, unless it was there before or training has begun."""
-    new = not os.path.exists(folder)  # as below
+    """Remove the run's folder after an `AgentError`, unless it existed before or training has begun."""
+    new = not os.path.exists(folder)  # not Path.exists, see `check_folder`
     try:
         yield
     except AgentError:
@@ -96,10 +97,10 @@ def tidied(folder: Path, begun: Callable[[], bool]) -> Iterator[None]:
 
 
 def check_folder(key: str, folder: Path) -> None:
-    """Refuse, without making anything, a run's folder that cannot be made or written to.
+    """Refuse a run's folder that cannot be created or written to; nothing is created.
 
     Raises:
-        ConfigError: naming the key, the folder and what is in the way.
+        ConfigError: naming the key, the folder and the obstacle.
     """
     # Not Path.exists: it raises for a name that is too long.
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
@@ -110,11 +111,11 @@ def check_folder(key: str, folder: Path) -> None:
 
 
 def one_line(error: BaseException, limit: int = LIMIT, given: str = "") -> str:
-    """Return an error's message on one line and without colours; with its kind where it says little.
+    """Return an error's message on one line, without colour codes; a very short message is prefixed by the type.
 
-    Of a message with a line for each of many files the first three lines, the last one, and the count of the others
-    are left; of long paths the end, and of long lines the start and the end, so that all fit `limit` characters. A
-    path that was `given` and stands before the message is its name there.
+    Messages of more than five lines keep the first three, the last, and the number of the others. If the result still
+    exceeds `limit` characters, long paths are cut to their end, long lines lose their middle, and the path `given`,
+    which already precedes the message, is reduced to its name.
     """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
@@ -126,7 +127,7 @@ def one_line(error: BaseException, limit: int = LIMIT, given: str = "") -> str:
         room = limit - len(lines) + 1
         lines[0] = shortened(lines[0], max(2 * room // 3, room - sum(map(len, lines[1:]))))
         room -= len(lines[0])
-        # Short lines leave room to long ones.
+        # Shortest first: the room that short lines do not use goes to longer ones.
         for done, i in enumerate(sorted(range(1, len(lines)), key=lambda i: len(lines[i])), 1):
             lines[i] = shortened(lines[i], room // (len(lines) - done))
             room -= len(lines[i])
@@ -135,15 +136,15 @@ def one_line(error: BaseException, limit: int = LIMIT, given: str = "") -> str:
 
 
 def _raised_by(error: BaseException, hosts: tuple[str, ...]) -> bool:
-    """Return whether the innermost frame of a host or of ours is a host's.
+    """Return whether the error comes from a host: of the frames in a host or in our code, the innermost is the host's.
 
-    The host's registries raise an error anew with more words; what counts is the first. Where that was caught within
-    a library its frames are the library's alone, and the next one counts.
+    The hosts' registries re-raise errors with more text, so the original error counts. If it was caught inside a
+    library, it has frames of that library only, and the next error in the chain counts.
     """
     chain = [error]
     while (cause := chain[-1].__context__) is not None and str(cause) in str(error):
         chain.append(cause)
-    ours = Path(__file__).parent
+    ours = Path(__file__).parents[1]
     theirs = [Path(sys.modules[name].__file__ or "").parent for name in hosts if name in sys.modules]
     for raised in reversed(chain):
         for frame in reversed(traceback.extract_tb(raised.__traceback__)):

@@ -1,4 +1,4 @@
-"""Whether the host toolboxes are there, in versions that this package works with."""
+"""Check on import that a host toolbox is installed in a supported version. The packages det and seg call it."""
 
 import importlib.util
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -7,25 +7,26 @@ from packaging.requirements import Requirement
 
 from det_seg_agent.errors import HostError
 
-# The module by which a distribution is found, where its name does not tell.
+# Module of a distribution, if the names differ.
 MODULES = {"opencv-python": "cv2", "mmcv-lite": "mmcv", "mmsegmentation": "mmseg", "setuptools": "pkg_resources"}
 TWINS = {"mmcv-lite": "mmcv"}  # the full mmcv works as well
-HOSTS = ("ultralytics", "mmengine", "mmcv-lite", "mmsegmentation")  # we rely on their internals: the range is strict
+HOSTS = ("ultralytics", "mmengine", "mmcv-lite", "mmsegmentation")  # ranges are strict, as we rely on internals
 
 
 def check_hosts(extra: str) -> None:
-    """Refuse missing packages and unsupported host versions of an extra; the ranges are those of our own metadata.
+    """Check the packages of an extra against the version ranges in our own metadata.
 
     Args:
         extra: 'det' or 'seg'.
 
     Raises:
-        HostError: naming the package, its version, the range and the pip command.
+        HostError: if a package is missing or a host has an unsupported version; names the package, the version, the
+            range and the pip command.
     """
     try:
         lines = requires("det_seg_agent") or []
     except PackageNotFoundError:
-        return  # a bare copy of the sources does not say what it needs
+        return  # a bare copy of the sources has no metadata
     needed = [r for r in map(Requirement, lines) if r.marker is not None and r.marker.evaluate({"extra": extra})]
     missing = [r.name for r in needed if not _is_there(MODULES.get(r.name, r.name.replace("-", "_")))]
     if missing:
@@ -47,7 +48,7 @@ def _is_there(module: str) -> bool:
 
 
 def _version(name: str) -> str | None:
-    """Return the installed version of a distribution or its twin; None where a module has no metadata."""
+    """Return the installed version of a distribution or its twin; None if neither has metadata."""
     for each in (name, TWINS.get(name)):
         if each is not None:
             try:

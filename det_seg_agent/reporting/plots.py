@@ -1,4 +1,4 @@
-"""The plot of what a strategy did over a run."""
+"""The plot `agent.png` of a run: budget, scores, policy and selection frequency. `Report` writes it."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +17,7 @@ from det_seg_agent.files import replacing
 def plot_run(
     history: list[dict[str, float]], times_selected: np.ndarray, trace: Iterable[tuple[int, pa.Table]], folder: Path
 ) -> Path:
-    """Write `folder/agent.png`; see `draw`."""
+    """Write `folder/agent.png` and return its path; see `draw` for the arguments."""
     path = Path(folder) / "agent.png"
     figure = draw(history, times_selected, trace)
     with replacing(path) as part:
@@ -26,12 +26,12 @@ def plot_run(
 
 
 def draw(history: list[dict[str, float]], times_selected: np.ndarray, trace: Iterable[tuple[int, pa.Table]]) -> Figure:
-    """Return a figure of a run that can be read without colour.
+    """Return a figure of a run with four panels, legible without colour.
 
     Args:
-        history: the rows of `Selector.history`.
-        times_selected: (N,) passes that selected each sample.
-        trace: (pass index, table with the columns selected and score) of each pass; one is in memory at a time.
+        history: rows of `Selector.history`.
+        times_selected: (N,) int, number of passes that selected each sample.
+        trace: (pass index, table with the columns selected and score) of each pass, consumed one at a time.
     """
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -49,12 +49,12 @@ def draw(history: list[dict[str, float]], times_selected: np.ndarray, trace: Ite
 
 
 def _marks(passes: int) -> int:
-    """Return the step between markers that keeps them apart."""
+    """Return the step between markers, so that they do not overlap."""
     return max(1, passes // 20)
 
 
 def _legend(ax: Axes, lines: list[Artist] | None = None) -> None:
-    """Put the legend below the panel, where it covers no data."""
+    """Draw the legend below the panel, where it covers no data."""
     lines = ax.get_legend_handles_labels()[0] if lines is None else lines
     labels = [str(line.get_label()) for line in lines]
     ax.legend(lines, labels, frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
@@ -115,7 +115,7 @@ def _frequency(ax: Axes, times_selected: np.ndarray, passes: int) -> None:
     if not passes:
         _note(ax, "no pass in this run")
         return
-    step = -(-passes // 20)  # whole passes a bar: bars of unequal numbers of passes would look like peaks
+    step = -(-passes // 20)  # whole passes per bar: bars covering unequal numbers of passes would look like peaks
     edges = (np.array([*range(0, passes + 1, step), passes + 1]) - 0.5) / passes  # the last bar may be narrower
     ax.hist(times_selected / passes, bins=edges.tolist(), color="0.75", edgecolor="k", hatch="//")
     ax.set_xlim(-0.04 - 0.5 / passes, 1.04 + 0.5 / passes)

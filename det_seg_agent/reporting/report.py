@@ -1,4 +1,4 @@
-"""What a user sees of a run: panel, lines, columns, trace, pictures, and `metrics.json`."""
+"""`Report`: a run's log lines, logger columns, trace, pictures and `metrics.json`. Each adapter has one per run."""
 
 import logging
 import time
@@ -16,24 +16,24 @@ from det_seg_agent.reporting.trace import Trace, read_passes
 from det_seg_agent.schedule import is_full
 from det_seg_agent.selector import PassReport, Selector
 
-STATS = ("balance", "reward", "policy_entropy")  # those of `PassReport`
-LONG_S = 60  # in shorter runs start-up and judging outweigh the time per image
+STATS = ("balance", "reward", "policy_entropy")  # fields of `PassReport`
+LONG_S = 60  # seconds; in shorter runs start-up and evaluation outweigh the time per image
 
 
 class Report:
-    """Writes what a run leaves in `folder`, the same for every toolbox.
+    """Writes our output files of a run to `folder`, identically for every toolbox.
 
     Args:
         folder: the run's folder.
-        selector: of the run.
+        selector: the run's selector.
         files: image file of each sample, by dataset index.
         trace: whether to write the Parquet trace.
-        full_images: images that training on full data would see; by default all in each pass.
-        budget: share of `full_images` that the run is to train on; by default that of the selections, padded.
-        log: where the panel goes, the host's logger; by default that named det_seg_agent.
+        full_images: number of images in training on full data; by default all samples in each pass.
+        budget: planned fraction of `full_images`; by default computed from the padded selections.
+        log: logger for the panel, usually the host's; by default the one named det_seg_agent.
 
     Attributes:
-        until: what ends the run where the number of passes is not known before, such as `time=0.5`.
+        until: what ends the run if the number of passes is not known in advance, such as `time=0.5`.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Report:
         self._warned: set[str] = set()
 
     def begin(self, first_pass: int) -> None:
-        """Log the panel and drop the trace of passes that are to be made again."""
+        """Log the panel and delete the trace from pass `first_pass` on, as it will be written again."""
         self._begun = self._mark = time.time()
         if self.trace is not None:
             with self._optional("the trace"):
@@ -66,7 +66,7 @@ class Report:
         self.log.info("det_seg_agent\n%s", self.panel())
 
     def panel(self) -> str:
-        """Return strategy, schedule, images a pass and expected saving."""
+        """Return a text panel with strategy, schedule, images per pass and expected saving."""
         s, total, passes = self.selector.settings, len(self.selector), self.selector.total_passes
         name = s.strategy
         if self.selector.selects_all:
@@ -100,7 +100,7 @@ class Report:
         )
 
     def add(self, report: PassReport) -> str:
-        """Take a finished pass; return its line."""
+        """Record a finished pass and write its trace; return its log line."""
         self.last = report
         self.pass_seconds.append((time.time() - self._mark, report.selected))
         if self.trace is not None:
@@ -110,18 +110,18 @@ class Report:
         return report.line()
 
     def mark(self) -> None:
-        """Start the clock of a pass."""
+        """Start timing a pass."""
         self._mark = time.time()
 
     def full_time_estimate(self, wall: float) -> float:
-        """Return the seconds that full data would have taken: `wall` plus the unselected images at this run's pace."""
+        """Estimate the seconds for full data: `wall` plus the unselected images at this run's time per image."""
         seconds = sum(s for s, _ in self.pass_seconds)
         images = sum(n for _, n in self.pass_seconds)
         skipped = len(self.selector) * len(self.pass_seconds) - images
         return wall + skipped * seconds / max(images, 1)
 
     def scalars(self) -> dict[str, float]:
-        """Return the last pass as `agent/...` figures for CSV files and loggers: the same names in every pass."""
+        """Return the last pass's figures as `agent/...` scalars for CSV files and loggers; the names never change."""
         if self.last is None:
             return {}
         names = ("selected", "ratio", "new", *self.stat_names, "images")
@@ -129,11 +129,11 @@ class Report:
         return {f"agent/{name}": v if isinstance(v, int) else round(v, 5) for name, v in values.items()}
 
     def end(self, figures: Mapping[str, Any] | None = None, wall: float | None = None) -> str:
-        """Write `metrics.json`, then draw the pictures, and return the closing sentence.
+        """Write `metrics.json` and the pictures, and return the closing sentence.
 
         Args:
-            figures: what `metrics.json` holds beside `result`.
-            wall: seconds that the run took, by default those since `begin`.
+            figures: entries of `metrics.json` in addition to `result`.
+            wall: duration of the run in seconds; by default the time since `begin`.
         """
         wall = time.time() - self._begun if wall is None else wall
         self.write_metrics({**(figures or {}), **self.result(wall)})
@@ -157,10 +157,10 @@ class Report:
 
     @contextmanager
     def _optional(self, what: str, loss: str = "it is missing or old") -> Iterator[None]:
-        """Ignore errors while writing what only shows the run; warn once for each."""
+        """Ignore errors while writing optional output (trace, pictures, metrics); warn once for each kind of output."""
         try:
             yield
-        except Exception as error:  # a full disk, a damaged file, or whatever a library raises
+        except Exception as error:  # a full disk, a damaged file, or any error of a plotting library
             if what not in self._warned:
                 self._warned.add(what)
                 hint = f" Free space in {self.folder}." if isinstance(error, OSError) else ""
@@ -168,14 +168,14 @@ class Report:
                 self._warn(f"{what} cannot be written ({reason}): {loss}; the run goes on.{hint}")
 
     def _warn(self, text: str) -> None:
-        with suppress(OSError, ValueError):  # nobody may be listening any more
+        with suppress(OSError, ValueError):  # stderr may be closed
             console = Console(stderr=True)
             console.print(printable(f"det_seg_agent: {text}"), style="bold red", soft_wrap=True, markup=False)
 
     def cost(self) -> dict[str, Any]:
-        """Return budget and images, and what full data would have cost.
+        """Return budget and number of images of this run and of training on full data.
 
-        `padding` is how many of the images filled up last batches, over all passes: samples walked twice in one.
+        `padding` is the number of images repeated to fill up last batches, over all passes.
         """
         history, total = self.selector.history, len(self.selector)
         images = int(history[-1]["images"]) if history else 0
@@ -191,12 +191,12 @@ class Report:
         }
 
     def result(self, wall: float) -> dict[str, Any]:
-        """Return `cost` with the seconds that the run took and those that full data would have taken."""
+        """Return `cost` plus the run's duration `wall` and the estimate for full data, in seconds."""
         estimate = self.full_time_estimate(wall)
         return {**self.cost(), "wall_time_s": round(wall, 1), "full_wall_time_s_estimate": round(estimate, 1)}
 
     def closing(self, wall: float) -> str:
-        """Return `result` in one sentence; of a resumed run the seconds are those since then."""
+        """Return `result` as one sentence; for a resumed run the seconds count from the resume."""
         r = self.result(wall)
         resumed = len(self.pass_seconds) < r["passes"]
         text = (
@@ -209,6 +209,6 @@ class Report:
 
 
 def padding(history: list[dict[str, float]]) -> int:
-    """Return the images that passes trained on beyond their selections."""
+    """Return the number of images trained on in excess of the selections."""
     before = [0.0, *(row["images"] for row in history)]
     return int(sum(max(0.0, row["images"] - b - row["selected"]) for b, row in zip(before, history, strict=False)))

@@ -1,4 +1,4 @@
-"""Contact sheets: the images that were selected most and least."""
+"""Contact sheets of the images that were selected most and least often. `Report` writes them."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ CAPTION, HEADER = 20, 34
 
 
 def order(times_selected: Tensor, order_by: Tensor, most: bool, count: int) -> list[int]:
-    """Return the `count` samples selected most (or least) often, ties by `order_by` in the same sense, NaN last."""
+    """Return the `count` samples selected most (or least) often; ties by `order_by` in the same direction, NaN last."""
     sign = -1 if most else 1
     tie = (order_by.double() * sign).nan_to_num(nan=float("inf"))
     by_tie = tie.argsort(stable=True)
@@ -30,14 +30,15 @@ def contact_sheets(
     folder: Path,
     grid: tuple[int, int] = (6, 4),
 ) -> list[Path]:
-    """Write `most_selected.jpg` and `least_selected.jpg`, `grid` columns by rows.
+    """Write `most_selected.jpg` and `least_selected.jpg` and return their paths.
 
     Args:
         files: image file of each of N samples.
-        times_selected: (N,) passes that selected the sample, of `passes`.
+        times_selected: (N,) int, number of passes that selected each sample.
+        passes: number of passes of the run.
         order_by: (N,) float that breaks ties.
-        folder: where the sheets go.
-        grid: columns and rows.
+        folder: output folder.
+        grid: number of columns and rows.
     """
     paths = []
     for most in (True, False):
@@ -69,7 +70,7 @@ def _sheet(files: list[str], captions: list[str], title: str, grid: tuple[int, i
         try:
             with Image.open(file) as image:
                 cell = ImageOps.pad(ImageOps.exif_transpose(image).convert("RGB"), size, color="white")
-        except Exception:  # decoders raise all sorts on a broken file, and a picture must not end a run
+        except Exception:  # decoders raise many kinds of errors on a broken file, and a picture must not end a run
             cell = Image.new("RGB", size, "#bbbbbb")
             ImageDraw.Draw(cell).text((size[0] / 2, size[1] / 2), "unreadable", fill="black", font=small, anchor="mm")
         sheet.paste(cell, (x + 3, y))

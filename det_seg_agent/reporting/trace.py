@@ -1,4 +1,4 @@
-"""The trace of a run: one Parquet file a pass, one row a sample."""
+"""The trace of a run: one Parquet file per pass, one row per sample. `Report` writes it; plots and users read it."""
 
 import re
 import warnings
@@ -15,7 +15,7 @@ from det_seg_agent.table import ScoreTable
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """Return float32 values with 10 bits of mantissa, about three digits, so that they compress."""
+    """Round float32 values to 10 bits of mantissa (about three digits), so that they compress well."""
     bits = values.astype(np.float32).view(np.int32)
     return (
         np.where(np.isfinite(values), (bits + (1 << 12)) & ~np.int32((1 << 13) - 1), bits)
@@ -25,17 +25,24 @@ def rounded(values: np.ndarray) -> np.ndarray:
 
 
 class Trace:
-    """Writes `folder/pass_0000.parquet` and on; `read` returns them as one table.
+    """Writes `folder/pass_0000.parquet` and so on; `read` returns all files as one table.
 
-    Columns: pass int16 (from 0), sample int32, selected bool, score float32, and loss and entropy float32 of the
-    samples that the pass showed; what is not known is null.
+    Columns: pass int16 (from 0), sample int32, selected bool, score float32, loss float32 and entropy float32. Loss
+    and entropy are null for samples that were not observed in the pass; unknown scores are null.
     """
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
 
     def write(self, pass_index: int, table: ScoreTable, selected: Tensor, score: Tensor) -> Path:
-        """Write, or replace, the file of a pass at once; `selected` (n,) are indices, `score` is (num_samples,)."""
+        """Write the file of a pass atomically and return its path.
+
+        Args:
+            pass_index: index of the pass, from 0.
+            table: the score table after the pass.
+            selected: (n,) int64, indices of the selection.
+            score: (num_samples,) float32.
+        """
         rows = len(table)
         chosen = np.zeros(rows, bool)
         chosen[selected.numpy()] = True
@@ -53,20 +60,20 @@ class Trace:
         path = self.folder / f"pass_{pass_index:04d}.parquet"
         encoding = {"sample": "DELTA_BINARY_PACKED", **{name: "BYTE_STREAM_SPLIT" for name in columns}}
         options = {"compression": "zstd", "use_dictionary": ["pass"], "write_page_checksum": True}
-        # through a file of Python's: pyarrow takes no path that is not UTF-8
+        # Open the file in Python: pyarrow only accepts UTF-8 paths.
         with replacing(path) as part, part.open("wb") as file:
             pq.write_table(pa.table(data), file, column_encoding=encoding, **options)
         return path
 
     def drop_from(self, pass_index: int) -> None:
-        """Delete the files of pass `pass_index` and later, which are to be made again."""
+        """Delete the files of pass `pass_index` and later, which a resumed run writes again."""
         for index, path in files(self.folder).items():
             if index >= pass_index:
                 path.unlink()
 
 
 def files(folder: Path) -> dict[int, Path]:
-    """Return pass index -> file, in the order of the passes."""
+    """Return the files by pass index, in ascending order."""
     found = {path: re.fullmatch(r"pass_(\d+)\.parquet", path.name) for path in Path(folder).glob("pass_*.parquet")}
     return dict(sorted((int(match[1]), path) for path, match in found.items() if match))
 
@@ -74,19 +81,19 @@ def files(folder: Path) -> dict[int, Path]:
 def read_passes(
     folder: Path, columns: Sequence[str] | None = None, warn: Callable[[str], object] = warnings.warn
 ) -> Iterator[tuple[int, pa.Table]]:
-    """Yield (pass index, its rows) in order; one pass is in memory at a time.
+    """Yield (pass index, table) in order, with one pass in memory at a time.
 
     Args:
-        folder: of the trace.
-        columns: those to read, by default all.
-        warn: is called once, at the end, if files could not be read, which are left out.
+        folder: folder of the trace.
+        columns: names of the columns to read; by default all.
+        warn: called once at the end with a message if files were unreadable; they are skipped.
     """
     broken: list[tuple[Path, Exception]] = []
     for index, path in files(folder).items():
         try:
             with path.open("rb") as file:
                 table = pq.read_table(file, columns=columns, page_checksum_verification=True)
-        except Exception as error:  # a damaged file raises all sorts
+        except Exception as error:  # a damaged file raises many kinds of errors
             broken.append((path, error))
             continue
         yield index, table
@@ -97,6 +104,6 @@ def read_passes(
 
 
 def read(folder: Path) -> pa.Table | None:
-    """Return all passes that can be read as one table, in order; None where there are none."""
+    """Return all readable passes as one table, in order; None if there are none."""
     tables = [table for _, table in read_passes(folder)]
     return pa.concat_tables(tables) if tables else None

@@ -1,7 +1,7 @@
-"""A small rendered data set in COCO format, with images that are easy, redundant, hard or mislabelled.
+"""A small rendered data set in COCO format with easy, redundant, hard and mislabelled images, for demo and tests.
 
-It lets the selection of training images be tried end to end, in seconds and without a download: which images help a
-detector or a segmentor is known here, because every image record carries its ``kind``.
+Selections can be tried end to end in seconds and without a download. Each image record has its `kind`, so it is known
+which images are useful.
 """
 
 from det_seg_agent.scenes.folder import kinds, write_scenes

@@ -1,4 +1,4 @@
-"""Which scenes a data set holds, by kind."""
+"""Composition of the data set: random scenes of each kind. `scenes.folder` writes them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _rng(seed: int, stream: str, index: int = 0) -> Rng:
 
 
 def kinds_of(shares: dict[str, float], count: int) -> list[str]:
-    """The kinds of ``count`` images, by largest remainder."""
+    """Return the kinds of `count` images, apportioned to the shares by largest remainder."""
     exact = {kind: share * count for kind, share in shares.items()}
     counts = {kind: int(value + 1e-9) for kind, value in exact.items()}
     by_remainder = sorted(shares, key=lambda kind: counts[kind] - exact[kind])
@@ -30,7 +30,7 @@ def kinds_of(shares: dict[str, float], count: int) -> list[str]:
 
 
 def train_shares(mislabelled: float) -> dict[str, float]:
-    """Return the share of each kind; those with right labels keep their proportions."""
+    """Return the share of each kind; kinds with correct labels keep their proportions."""
     if mislabelled == TRAIN_SHARES["mislabelled"]:
         return TRAIN_SHARES
     scale = (1 - mislabelled) / (1 - TRAIN_SHARES["mislabelled"])
@@ -38,6 +38,14 @@ def train_shares(mislabelled: float) -> dict[str, float]:
 
 
 def train_scenes(count: int, size: int, seed: int, mislabelled: float) -> list[tuple[str, Scene, Rng]]:
+    """Return (kind, scene, generator for its noise and labels) of each training image.
+
+    Args:
+        count: number of images.
+        size: width and height in pixels.
+        seed: random seed.
+        mislabelled: fraction of images with wrong labels.
+    """
     order = _rng(seed, "order")
     names = [str(kind) for kind in order.permutation(kinds_of(train_shares(mislabelled), count))]
     bases = [_base(size, _rng(seed, "bases", index)) for index in range(BASE_SCENES)]
@@ -58,6 +66,7 @@ def train_scenes(count: int, size: int, seed: int, mislabelled: float) -> list[t
 
 
 def val_scenes(count: int, size: int, seed: int) -> list[tuple[str, Scene, Rng]]:
+    """Return (kind, scene, generator for its noise) of each validation image; arguments as in `train_scenes`."""
     names = [str(kind) for kind in _rng(seed, "order", 1).permutation(kinds_of(VAL_SHARES, count))]
     rngs = [_rng(seed, "val", index) for index in range(count)]
     return [(kind, (_easy if kind == "easy" else _hard)(size, rng), rng) for kind, rng in zip(names, rngs, strict=True)]
@@ -93,7 +102,7 @@ def _hard(size: int, rng: Rng) -> Scene:
 
 
 def _jitter(scene: Scene, rng: Rng) -> Scene:
-    """The same scene, as in the next frame of a still camera."""
+    """Return a slightly changed copy of a scene, like another frame of a static camera."""
     shift = scene.size / 100.0
     dx, dy = rng.uniform(-shift, shift, 2)
     shapes = tuple(
@@ -120,9 +129,9 @@ def _place(
     strength: tuple[float, float],
     cluster: float,
 ) -> tuple[Shape, ...]:
-    """Shapes of which none has more than the share ``covered`` hidden by a later one.
+    """Return at most `number` random shapes; a later shape hides at most the fraction `covered` of an earlier one.
 
-    With the chance ``cluster`` a shape goes beside an earlier one, so that they tend to overlap.
+    With probability `cluster` a shape is placed beside an earlier one, so that they tend to overlap.
     """
     shapes: list[Shape] = []
     masks: list[Array] = []

@@ -1,4 +1,4 @@
-"""A scene and its pixels."""
+"""Description of a scene and its rendering to pixels. `scenes.compose`, `.labels` and `.folder` use it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,18 @@ CATEGORIES: dict[int, str] = {1: "disc", 2: "square", 3: "triangle", 4: "star"}
 
 @dataclass(frozen=True)
 class Shape:
+    """One object of a scene.
+
+    Attributes:
+        category: key of `CATEGORIES`.
+        x, y: centre in pixels.
+        radius: size in pixels.
+        angle: rotation in radians.
+        colour: BGR, 0 to 255.
+        texture: 0 none, 1 stripes, 2 checks, 3 rings.
+        strength: amplitude of the texture in grey levels.
+    """
+
     category: int
     x: float
     y: float
@@ -28,7 +40,18 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is drawn; rendering it twice with the same noise gives the same pixels."""
+    """Description of an image; rendering is deterministic given the generator of the noise.
+
+    Attributes:
+        size: width and height in pixels.
+        ground: kind of background: plain, textured or cluttered.
+        ground_seed: seed of the background.
+        colour: mean BGR colour of the background.
+        shapes: the objects, later ones in front.
+        noise: standard deviation of the noise in grey levels.
+        gain: factor of the brightness.
+        blur: sigma of the blur in pixels; 0 for none.
+    """
 
     size: int
     ground: str
@@ -41,7 +64,7 @@ class Scene:
 
 
 def _outline(shape: Shape) -> Array:
-    # The factors give the classes about equal areas, so that the size does not tell them apart.
+    # With these factors all classes have about the same area, so that size does not identify them.
     if shape.category == 1:
         turns, reach = np.arange(48) / 48.0, np.full(48, 0.90)
     elif shape.category == 2:
@@ -56,6 +79,7 @@ def _outline(shape: Shape) -> Array:
 
 
 def mask_of(shape: Shape, size: int) -> Array:
+    """Return the mask (size, size) uint8 of a shape, 255 inside and 0 outside."""
     mask = np.zeros((size, size), np.uint8)
     bits = 4
     cv2.fillPoly(mask, [np.round(_outline(shape) * 2**bits).astype(np.int32)], 255, cv2.LINE_8, bits)
@@ -63,6 +87,13 @@ def mask_of(shape: Shape, size: int) -> Array:
 
 
 def render(scene: Scene, visible: Sequence[Array], rng: Rng) -> Array:
+    """Return the image (size, size, 3) uint8 BGR of a scene.
+
+    Args:
+        scene: the scene.
+        visible: visible mask of each shape, from `labels.settle`.
+        rng: generator of the noise.
+    """
     image = _ground(scene)
     for shape, mask in zip(scene.shapes, visible, strict=True):
         fill = np.asarray(shape.colour, np.float32) + _texture(shape, scene.size)[..., None] * shape.strength
@@ -75,7 +106,7 @@ def render(scene: Scene, visible: Sequence[Array], rng: Rng) -> Array:
 
 
 def _texture(shape: Shape, size: int) -> Array:
-    """Values from -1 to 1 that move with the shape: none, stripes, checks or rings."""
+    """Return the texture (size, size) float32 in [-1, 1], aligned with the shape: none, stripes, checks or rings."""
     rows, columns = np.mgrid[0:size, 0:size].astype(np.float32)
     dx, dy = columns - shape.x, rows - shape.y
     cos, sin = np.cos(shape.angle), np.sin(shape.angle)
@@ -117,6 +148,7 @@ def _ground(scene: Scene) -> Array:
 
 
 def colour_of(rng: Rng, low: float = 25.0, high: float = 230.0) -> tuple[float, float, float]:
+    """Return a random BGR colour with channels between `low` and `high`."""
     blue, green, red = rng.uniform(low, high, 3)
     return float(blue), float(green), float(red)
 
@@ -124,7 +156,7 @@ def colour_of(rng: Rng, low: float = 25.0, high: float = 230.0) -> tuple[float, 
 def contrasting(
     ground: tuple[float, float, float], rng: Rng, least: float, most: float = 442.0
 ) -> tuple[float, float, float]:
-    """A colour whose distance from ``ground`` in BGR lies between ``least`` and ``most``."""
+    """Return a random colour whose distance from `ground` in BGR lies between `least` and `most`."""
     base = np.asarray(ground)
     while True:
         step = rng.normal(size=3)

@@ -1,4 +1,4 @@
-"""The folder of the data set, in COCO format with masks."""
+"""Writing of the rendered data set to a folder, in COCO format with masks. Demo, tests and `compare` use it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,18 @@ _JPEG_QUALITY = 92
 def write_scenes(
     folder: Path, train: int = 320, val: int = 80, size: int = 160, seed: int = 0, mislabelled: int = 10
 ) -> Path:
-    """Render the data set into ``folder`` and return it; a folder that already holds it is left alone.
+    """Render the data set into `folder` and return its absolute path; does nothing if it is there already.
 
-    ``mislabelled`` is the percentage of training images with wrong labels; the other kinds share the rest as they do
-    by default. Raises ``ConfigError`` for unusable arguments and for a folder that holds anything this function did not
-    write.
+    Args:
+        folder: output folder.
+        train: number of training images.
+        val: number of validation images.
+        size: width and height in pixels, at least 64.
+        seed: random seed.
+        mislabelled: percentage of training images with wrong labels; the other kinds keep their proportions.
+
+    Raises:
+        ConfigError: if an argument is out of range, or the folder contains anything that this function did not write.
     """
     for name, value, least in (("train", train, 1), ("val", val, 1), ("size", size, 64), ("seed", seed, 0)):
         if value < least:
@@ -52,7 +59,7 @@ def write_scenes(
         _write_split(fresh, "train", train_scenes(train, size, seed, mislabelled / 100), size)
         _write_split(fresh, "val", val_scenes(val, size, seed), size)
         (fresh / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
-        # Another process may have rendered the same set meanwhile, as the ranks of a distributed run do.
+        # Another process, such as another rank, may have rendered the same set in the meantime.
         if _read_marker(folder) != marker:
             _check_replaceable(folder)
             _swap(fresh, folder, Path(scratch) / "old", marker)
@@ -60,7 +67,11 @@ def write_scenes(
 
 
 def kinds(folder: Path) -> dict[str, str]:
-    """Kind of every training image, by file name."""
+    """Return the kind of every training image, by file name.
+
+    Raises:
+        ConfigError: if the folder has no readable kinds.
+    """
     path = Path(folder) / "annotations" / "instances_train.json"
     try:
         images = json.loads(path.read_text(encoding="utf-8"))["images"]
@@ -154,7 +165,7 @@ def _write_split(root: Path, split: str, scenes: Sequence[tuple[str, Scene, Rng]
 
 
 def _write_image(path: Path, image: Array) -> None:
-    # imencode and not imwrite: the latter only returns False for a full disk or a path it cannot encode.
+    # Not imwrite, which only returns False on a full disk or for a path that it cannot encode.
     done, data = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if image.ndim == 3 else [])
     if not done:
         raise ConfigError(f"{path}: OpenCV cannot encode {path.suffix}; install a build of OpenCV with this codec")

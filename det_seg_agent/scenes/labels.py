@@ -1,4 +1,4 @@
-"""Labels of a scene: masks of what is visible, wrong ones for mislabelled scenes, and COCO polygons."""
+"""Labels of a scene: visible masks, wrong labels for mislabelled scenes, and COCO polygons. For `scenes.folder`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ MIN_VISIBLE = 12
 
 
 def settle(scene: Scene) -> tuple[Scene, list[Array]]:
-    """The scene without the shapes too hidden to be labelled, and the visible mask of each that stays."""
+    """Return the scene without shapes that are almost hidden, and the visible mask of each remaining shape."""
     shapes = list(scene.shapes)
     while True:
         visible = topmost([mask_of(shape, scene.size) for shape in shapes])
         hidden = [index for index, mask in enumerate(visible) if np.count_nonzero(mask) < MIN_VISIBLE]
         if not hidden:
             return replace(scene, shapes=tuple(shapes)), visible
-        # One at a time: what it hid comes to light, and may make another large enough.
+        # Remove one at a time, as that may uncover enough of another shape.
         del shapes[hidden[-1]]
 
 
 def topmost(masks: Sequence[Array]) -> list[Array]:
-    """Each mask without what the later ones hide."""
+    """Return each mask without the pixels that later masks cover."""
     above = np.zeros_like(masks[0]) if masks else None
     visible: list[Array] = []
     for mask in reversed(masks):
@@ -37,14 +37,14 @@ def topmost(masks: Sequence[Array]) -> list[Array]:
 
 
 def spoil(labels: list[tuple[int, Array]], size: int, rng: Rng) -> list[tuple[int, Array]]:
-    """Wrong labels: either every class is another one, or every mask is half its size away."""
+    """Return wrong labels: either all classes are changed, or all masks are shifted by half their size."""
     if rng.random() < 0.5:
         total = len(CATEGORIES)
         return [((category - 1 + int(rng.integers(1, total))) % total + 1, mask) for category, mask in labels]
     moved: list[Array] = []
     for _, mask in labels:
         x, y, width, height = cv2.boundingRect(mask)
-        # Towards the middle, so that the moved box stays in the image.
+        # Towards the centre, so that the shifted box stays inside the image.
         dx = (width + 1) // 2 * (1 if x + width / 2 < size / 2 else -1)
         dy = (height + 1) // 2 * (1 if y + height / 2 < size / 2 else -1)
         move = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
@@ -54,13 +54,13 @@ def spoil(labels: list[tuple[int, Array]], size: int, rng: Rng) -> list[tuple[in
 
 
 def polygons_of(mask: Array) -> list[list[float]]:
-    """COCO polygons of a mask, in coordinates where pixel ``i`` covers ``[i, i + 1]``."""
-    # Contours run through pixel centres; at twice the size they are a quarter pixel inside the true outline.
+    """Return COCO polygons of a mask, in coordinates where pixel i covers [i, i + 1]."""
+    # Contours pass through pixel centres; at twice the size they are a quarter pixel inside the true outline.
     double = np.ascontiguousarray(mask.repeat(2, axis=0).repeat(2, axis=1))
     contours, tree = cv2.findContours(double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     for contour, (_, _, _, parent) in zip(contours, np.asarray(tree)[0], strict=True):
         if parent >= 0:
-            # A polygon cannot have a hole: cut the mask through it, and describe either side.
+            # A polygon cannot have a hole: split the mask at the hole and convert both parts.
             x, _, width, _ = cv2.boundingRect(contour)
             cut = (x + width // 2) // 2
             near, far = mask.copy(), mask.copy()
@@ -69,7 +69,7 @@ def polygons_of(mask: Array) -> list[list[float]]:
             return polygons_of(near) + polygons_of(far)
     polygons: list[list[float]] = []
     for contour in contours:
-        # Below 0.7 only the staircase of a slanted edge goes, and no pixel changes sides.
+        # A tolerance below 0.7 only smooths the steps of slanted edges; no pixel changes sides.
         simple = cv2.approxPolyDP(contour, 0.6, True)
         points = np.asarray(simple if len(simple) >= 4 else contour).reshape(-1, 2)
         polygons.append([float(v) for v in ((points + 0.5) / 2.0).reshape(-1)])

@@ -1,4 +1,4 @@
-"""The host's checkpoints, written whole or not at all, and the one to resume from."""
+"""Atomic writing of the host's checkpoints, and the choice of the one to resume from. `AgentHook` uses it."""
 
 import itertools
 import zipfile
@@ -20,20 +20,21 @@ STALE: defaultdict[int, set[Path]] = defaultdict(set)
 
 
 class WholeFiles(LocalBackend):
-    """mmengine's local files, replaced at once or not at all; what is to be removed stays until the next file is there.
+    """mmengine's local file backend with atomic writes, and removals deferred until the next file is written.
 
     The host (`CheckpointHook._save_checkpoint_with_step`) removes an old checkpoint before it writes the new one, and
-    writes in place: a process that is killed in between would leave `max_keep_ckpts=1` without any checkpoint.
+    writes in place. With `max_keep_ckpts=1`, a process killed in between would leave no checkpoint.
 
     Args:
-        owner: who writes; the host makes an instance for every call, and those of one owner share what is to go.
+        owner: id of the writing hook. The host creates an instance for every call; those of one owner share their
+            deferred removals.
     """
 
     def __init__(self, owner: int = -1):
         self._stale = STALE[owner]
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write a file, then remove what was to be removed."""
+        """Write a file atomically, then perform the deferred removals."""
         path = Path(filepath)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
@@ -43,7 +44,7 @@ class WholeFiles(LocalBackend):
         self._stale.clear()
 
     def remove(self, filepath: str | Path) -> None:
-        """Remove a file once the next one is written."""
+        """Remove a file after the next one is written."""
         self._stale.add(Path(filepath).absolute())
 
 
@@ -51,7 +52,7 @@ register_backend(BACKEND, WholeFiles, force=True)
 
 
 def write_whole(runner: Any) -> None:
-    """Let the runner's `CheckpointHook`s write by `WholeFiles`, unless a backend or a remote folder is set."""
+    """Make the runner's `CheckpointHook`s write by `WholeFiles`, unless they have a backend or a remote folder."""
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and not hook.backend_args and not hook.file_client_args:
             local = "://" not in str(hook.out_dir or runner.work_dir)
@@ -59,18 +60,19 @@ def write_whole(runner: Any) -> None:
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether a checkpoint is there and not cut short: a zip archive has its directory at the end."""
+    """Return whether a checkpoint exists and is not truncated: a zip archive has its directory at the end."""
     return path.is_file() and zipfile.is_zipfile(path)
 
 
 def choose_checkpoint(runner: Any) -> None:
-    """Where a run is to go on from the latest checkpoint, let `last_checkpoint` name one that can be read.
+    """If a run resumes from the latest checkpoint, make sure that `last_checkpoint` names a readable one.
 
-    The host writes that file after the checkpoint, in place, and reads it without looking whether the checkpoint is
-    there (`mmengine.runner.find_latest_checkpoint`). Rank 0 does it for all; call it in `together`, which they wait at.
+    The host writes that file after the checkpoint, in place, and does not check that the checkpoint exists when it
+    reads the file (`mmengine.runner.find_latest_checkpoint`). Only rank 0 works; call it inside `together`, where the
+    other ranks wait.
 
     Raises:
-        StateError: if there is a checkpoint and none can be read.
+        StateError: if `last_checkpoint` or `load_from` names an unusable checkpoint and there is no replacement.
     """
     if not runner._resume:
         return
@@ -101,7 +103,7 @@ def choose_checkpoint(runner: Any) -> None:
 
 
 def newest_whole(work_dir: Path, named: Path | None) -> Path | None:
-    """Return the checkpoint written last that is whole, in the work dir or beside the named one."""
+    """Return the newest complete checkpoint in the work dir or beside the named one; None if there is none."""
     folders = {work_dir, *([named.parent] if named is not None else [])}
     found = [path for folder in folders for kind in ("iter", "epoch") for path in folder.glob(f"{kind}_*.pth")]
     whole = [path for path in found if is_whole(path)]
@@ -114,7 +116,7 @@ def _remedy(folder: Path, broken: Path) -> str:
 
 
 def bare(model: Any) -> Any:
-    """Return a model without its distributed wrapper."""
+    """Return the model inside its distributed wrapper, if there is one."""
     return model.module if is_model_wrapper(model) else model
 
 

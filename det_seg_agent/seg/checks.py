@@ -1,4 +1,4 @@
-"""What a config must have; nothing is built yet."""
+"""Checks of a config before anything is built. `seg.cli` and `seg.run` use them."""
 
 import os
 import re
@@ -12,26 +12,26 @@ from det_seg_agent.strategies import resolve
 LOOPS = {"AgentIterLoop": "max_iters", "AgentEpochLoop": "max_epochs"}
 RECIPE = re.compile(
     r"[\w.-]*?(?<![a-z0-9])(\d+)xb(\d+)(?![a-z0-9])[\w.-]*"
-)  # processes and batch, in OpenMMLab's names
+)  # processes and batch size in OpenMMLab's config names
 
 
 def type_name(given: Any) -> str:
-    """Return the name of a config's `type`: a name, with or without its scope, or a class; "" for None."""
+    """Return the class name in a config's `type`, which is a name with or without scope, or a class; "" for None."""
     if given is None:
         return ""
     return given.__name__ if hasattr(given, "__name__") else str(given).rsplit(".", 1)[-1]
 
 
 def is_type(given: Any, name: str) -> bool:
-    """Return whether a config's `type` has a name, or is a class of that name or one derived from it."""
+    """Return whether a config's `type` is `name`, or a class of that name or a subclass of one."""
     return name in {type_name(given), *(base.__name__ for base in getattr(given, "__mro__", ()))}
 
 
 def settings_of(config: Any) -> tuple[dict[str, Any], Settings]:
-    """Return the config's top-level `agent` dict and the settings that it stands for.
+    """Return the config's top-level `agent` dict, and the settings parsed from it.
 
     Raises:
-        ConfigError: for anything in it that cannot work.
+        ConfigError: if any setting is invalid.
     """
     given = config.get("agent", None)
     given = {} if given is None else given.to_dict() if hasattr(given, "to_dict") else given
@@ -46,11 +46,11 @@ def check_config(config: Any, name: str) -> None:
     """Refuse a config that cannot train with the agent, before anything is built.
 
     Args:
-        config: the whole config; its `custom_imports` are done.
-        name: of its file.
+        config: the whole config, after its `custom_imports`.
+        name: name of its file, for messages.
 
     Raises:
-        ConfigError: naming the key, its value and the remedy.
+        ConfigError: names the key, its value and the remedy.
     """
     if not any(is_type(hook.get("type"), "AgentHook") for hook in config.get("custom_hooks", None) or []):
         raise ConfigError(
@@ -71,7 +71,7 @@ def refuse_trained(folder: Path) -> None:
     """Refuse to start a new run in the folder of another, whose checkpoints and trace it would overwrite.
 
     Raises:
-        ConfigError: if there is one.
+        ConfigError: if the folder contains a run.
     """
     found = next((p for p in (folder / "trace", folder / "last_checkpoint", *folder.glob("*.pth")) if p.exists()), None)
     if found is not None:
@@ -82,10 +82,10 @@ def refuse_trained(folder: Path) -> None:
 
 
 def use_amp(config: Any) -> None:
-    """Let a config train with automatic mixed precision, as mmseg's `--amp` does.
+    """Switch a config to automatic mixed precision, as mmseg's `--amp` does.
 
     Raises:
-        ConfigError: for an optimizer wrapper of another kind.
+        ConfigError: if the optimizer wrapper is neither OptimWrapper nor AmpOptimWrapper.
     """
     wrapper = config.get("optim_wrapper", None) or {}
     name = type_name(wrapper.get("type", "OptimWrapper"))
@@ -100,19 +100,19 @@ def use_amp(config: Any) -> None:
 
 
 def batch_note(config: Any, processes: int, batch: int) -> str:
-    """Return what to tell where a recipe is for another total batch than the run has, "" elsewhere.
+    """Return a warning if a recipe's total batch size differs from the run's; "" otherwise.
 
-    A recipe says so by `auto_scale_lr.base_batch_size`, or by `4xb4` in the name of its file or of one it inherits.
+    The recipe's is `auto_scale_lr.base_batch_size`, or follows from `4xb4` in the name of its file or an inherited one.
 
     Args:
-        config: of the run.
-        processes: of the run.
-        batch: images of each.
+        config: the run's config.
+        processes: number of processes.
+        batch: batch size of each process.
     """
     scaling = config.get("auto_scale_lr", None) or {}
     total, recipe = scaling.get("base_batch_size"), "auto_scale_lr.base_batch_size"
     if total is None:
-        # The host puts each file's path before its text, what is inherited first.
+        # `config.text` has each file's path before its text, inherited files first.
         lines = [line for line in (config.text or "").splitlines() if re.match(r"from |[^#]*\.py$", line)]
         found = [found for line in [*lines, config.filename or ""] for found in RECIPE.finditer(os.path.basename(line))]
         if not found:

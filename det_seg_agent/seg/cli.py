@@ -1,4 +1,4 @@
-"""The command line of segmentation training: OpenMMLab's own grammar."""
+"""The command line of segmentation training, in OpenMMLab's grammar."""
 
 import argparse
 import os
@@ -32,7 +32,7 @@ def load_config(options: argparse.Namespace) -> Any:
     """Return the config of a run.
 
     Raises:
-        ConfigError: for a config that is not there or cannot train with the agent.
+        ConfigError: if the config does not exist or cannot train with the agent.
     """
     from mmengine.config import Config
 
@@ -59,7 +59,11 @@ def load_config(options: argparse.Namespace) -> Any:
 
 
 def train(options: argparse.Namespace) -> Any:
-    """Train by the host's Runner and return it."""
+    """Train with the host's Runner and return it.
+
+    Raises:
+        ConfigError: if config or data are invalid.
+    """
     from det_seg_agent.seg.compat import prepare_host
 
     prepare_host()
@@ -83,7 +87,7 @@ def train(options: argparse.Namespace) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, 2 for input that cannot work, 130 after Ctrl-C."""
+    """Run the command line; return the exit status: 0, 2 for invalid input, 130 after Ctrl-C."""
 
     def work() -> None:
         options = arguments_parser().parse_args(arguments)

@@ -1,4 +1,7 @@
-"""What mmengine 0.10 and mmseg 1.2 need on today's Python packages; each step does nothing where it is not needed."""
+"""Workarounds that mmengine 0.10 and mmseg 1.2 need with current Python packages; no-ops if not needed.
+
+`seg` applies them on import.
+"""
 
 import importlib.util
 import pickle
@@ -10,7 +13,7 @@ import torch
 
 
 def prepare_host() -> None:
-    """Take all steps; call it before mmseg is imported."""
+    """Apply all workarounds; call it before mmseg is imported."""
     quiet_pkg_resources()
     stub_mmcv_ops()
     allow_checkpoint_types()
@@ -22,13 +25,13 @@ def quiet_pkg_resources() -> None:
 
 
 class MissingOp:
-    """Stands for a compiled operator; calling it raises."""
+    """Placeholder for a compiled operator; calling it raises."""
 
     def __init__(self, name: str):
         self.name = name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Raise.
+        """Raise an error that says what to install.
 
         Raises:
             ModuleNotFoundError: always.
@@ -40,7 +43,7 @@ class MissingOp:
 
 
 class MissingExtension:
-    """Stands for `mmcv._ext`; every operator asked of it is a `MissingOp`."""
+    """Placeholder for `mmcv._ext`; each of its operators is a `MissingOp`."""
 
     def __getattr__(self, name: str) -> MissingOp:
         if name.startswith("__"):
@@ -49,10 +52,10 @@ class MissingExtension:
 
 
 def stub_mmcv_ops() -> bool:
-    """Let `mmcv.ops` be imported where `mmcv._ext` is not there (mmcv-lite 2.1); return whether that was so.
+    """Make `mmcv.ops` importable without `mmcv._ext` (mmcv-lite 2.1); return whether that was necessary.
 
-    mmseg 1.2 imports `mmcv.ops` for focal loss and four heads whether a model uses them or not. The loader is the
-    place where mmcv looks its operators up; a model that runs one gets an error that says what to install.
+    mmseg 1.2 imports `mmcv.ops` for focal loss and four heads, whether or not a model uses them. We replace the
+    function by which mmcv loads its operators; a model that runs one gets an error that says what to install.
     """
     if importlib.util.find_spec("mmcv") is None or importlib.util.find_spec("mmcv._ext") is not None:
         return False
@@ -63,7 +66,7 @@ def stub_mmcv_ops() -> bool:
 
 
 def history_method(owner: Any, name: str) -> Any:
-    """Stand in for `getattr`, by which a `HistoryBuffer` pickles its four methods, and give nothing else.
+    """Replace `getattr` in checkpoints, which `HistoryBuffer` uses to pickle its four methods; allow only those.
 
     Raises:
         pickle.UnpicklingError: for any other attribute or owner.
@@ -76,9 +79,9 @@ def history_method(owner: Any, name: str) -> Any:
 
 
 def allow_checkpoint_types() -> None:
-    """Allow what an mmengine 0.10 checkpoint holds beside tensors under torch's restricted loading (torch 2.6 on).
+    """Allow the non-tensor types of mmengine 0.10 checkpoints in torch's restricted loading (since torch 2.6).
 
-    These are the log's histories and NumPy scalars; loading stays restricted to them.
+    These are log histories and NumPy scalars; loading remains restricted otherwise.
     """
     if not hasattr(torch.serialization, "add_safe_globals"):
         return

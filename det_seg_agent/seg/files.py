@@ -1,4 +1,4 @@
-"""Whether every image has its mask, where masks are plain files."""
+"""Check that every image has its mask, if masks are local files. `seg.index` uses it."""
 
 import os
 from typing import Any
@@ -15,15 +15,15 @@ STOCK = [loader._load_seg_map for loader in (mmcv.transforms.LoadAnnotations, mm
 
 
 def refuse_lost(dataset: Any, images: list[str], masks: list[str | None]) -> None:
-    """Refuse an image without a mask, where the masks are plain files; rank 0 looks. A collective.
+    """Refuse images without a mask, if masks are local files; only rank 0 reads the disk. A collective.
 
     Args:
         dataset: the training set.
-        images: the image of each sample.
-        masks: the mask of each sample, None where the data set has none.
+        images: path of each sample's image.
+        masks: path of each sample's mask; None if the data set has none.
 
     Raises:
-        ConfigError: on all ranks, naming the first image and the mask that is not there.
+        ConfigError: on all ranks; names the first image and its missing mask.
     """
     plain = is_main_process() and all(map(reads_plain_files, leaves_of(dataset)))
     lost = gather_objects(missing(masks) if plain else [])[0]
@@ -36,7 +36,7 @@ def refuse_lost(dataset: Any, images: list[str], masks: list[str | None]) -> Non
 
 
 def missing(paths: list[str | None]) -> list[int]:
-    """Return the places of the paths that are no files; each folder is listed once, as a network drive is slow."""
+    """Return the positions of paths that are not files; lists each folder once, as network drives are slow."""
     folders: dict[str, set[str]] = {}
     result = []
     for place, path in enumerate(paths):
@@ -45,7 +45,7 @@ def missing(paths: list[str | None]) -> list[int]:
         folder, name = os.path.split(path)
         if folder not in folders:
             folders[folder] = _files(folder or ".")
-        if name not in folders[folder] and not os.path.isfile(path):  # a name's case may not count on this disk
+        if name not in folders[folder] and not os.path.isfile(path):  # the file system may ignore case
             result.append(place)
     return result
 
@@ -59,10 +59,10 @@ def _files(folder: str) -> set[str]:
 
 
 def reads_plain_files(dataset: Any) -> bool:
-    """Return whether a data set's masks are read by a stock loader from local files, not by a backend that maps paths.
+    """Return whether a stock loader reads a data set's masks from local files, without a backend that maps paths.
 
     Args:
-        dataset: one without wrappers.
+        dataset: a data set without wrappers.
     """
     loaders = [step for step in steps_of(getattr(dataset, "pipeline", None)) if hasattr(step, "_load_seg_map")]
     return bool(loaders) and all(

@@ -1,4 +1,4 @@
-"""Which segmentors and heads signals can be taken of, and why the others are refused."""
+"""Which segmentors and heads are supported, and why others are not. `seg.signals`, `seg.masks` and `seg.cli` use it."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ SEGMENTORS = {
     "MultimodalEncoderDecoder": "classifies masks of queries by a text encoder",
     "SegTTAModel": "is for testing, it does not train",
 }
-# Heads with a loss of their own whose `conv_seg` gives, once a forward, the logits that testing uses; loss parts.
+# Heads with their own loss, whose `conv_seg` runs once per forward and yields the logits used in testing; loss parts.
 OWN_LOSS = {
     "DAHead": "`pam_cam` (seen), `pam`, `cam`",
     "DDRHead": "`loss_context` (seen), `loss_spatial`",
@@ -41,7 +41,7 @@ REFUSED = {
 
 
 def refusal(head: type) -> str:
-    """Return why signals cannot be taken of a class of decode heads, "" where they can."""
+    """Return why a class of decode heads is not supported; "" if it is."""
     if head.__name__ in REFUSED:
         return REFUSED[head.__name__]
     if not issubclass(head, BaseDecodeHead):
@@ -55,10 +55,10 @@ def refusal(head: type) -> str:
 
 
 def check_segmentor(model: Any) -> None:
-    """Refuse a model's config by the names in it, before the host builds it: that may fail with another message.
+    """Check the class names in a model's config before the host builds it, which may fail with a less clear message.
 
     Raises:
-        ConfigError: for a segmentor or a decode head that is not supported.
+        ConfigError: if the segmentor or the decode head is not supported.
     """
     segmentor = type_name(model.get("type"))
     if SEGMENTORS.get(segmentor):
@@ -70,14 +70,14 @@ def check_segmentor(model: Any) -> None:
 
 
 def check_model(model: nn.Module, weighted: bool) -> None:
-    """Refuse what signals cannot be taken of, by name.
+    """Check that a model's signals can be recorded.
 
     Args:
         model: the segmentor.
-        weighted: whether losses are to be scaled by image.
+        weighted: whether losses are weighted by image.
 
     Raises:
-        ConfigError: for a segmentor, a head or a loss that is not supported.
+        ConfigError: if the segmentor, a head or a loss is not supported; names it.
     """
     if type(model) not in (EncoderDecoder, CascadeEncoderDecoder):
         name = type(model).__name__
@@ -110,12 +110,12 @@ def _refuse(key: str, name: str, reason: str) -> None:
 
 
 def seen_head(model: Any) -> Any:
-    """Return the decode head that signals are taken of: the only one, or the last of a cascade."""
+    """Return the decode head whose signals are recorded: the only one, or the last of a cascade."""
     return model.decode_head[-1] if isinstance(model.decode_head, nn.ModuleList) else model.decode_head
 
 
 def heads_of(model: Any, parts: tuple[str, ...] = ("decode_head", "auxiliary_head")) -> list[Any]:
-    """Return the decode heads and the auxiliary heads, or those of some parts of a segmentor."""
+    """Return the heads in some parts of a segmentor, by default decode and auxiliary heads."""
     found = [getattr(model, part, None) for part in parts]
     return [
         head for part in found if part is not None for head in (part if isinstance(part, nn.ModuleList) else [part])

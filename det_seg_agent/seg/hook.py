@@ -1,4 +1,4 @@
-"""The hook that joins the agent to a Runner."""
+"""The hook that connects the agent to an MMEngine Runner; users add it to `custom_hooks`."""
 
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,15 @@ KEY = "det_seg_agent"
 
 @HOOKS.register_module()
 class AgentHook(Hook):
-    """Takes signals, ends passes, saves and reports. Its settings are the config's top-level `agent` dict.
+    """Collects signals, ends passes, saves state and reports. Its settings are the config's top-level `agent` dict.
 
-    It needs `AgentIterLoop` or `AgentEpochLoop` as `train_cfg.type` and `AgentSampler` as the training sampler. It
-    does nothing where the Runner does not train, as in `Runner.test` and `Runner.val`.
+    It needs `AgentIterLoop` or `AgentEpochLoop` as `train_cfg.type`, and `AgentSampler` as the training sampler. It
+    does nothing if the Runner does not train, as in `Runner.test` and `Runner.val`.
 
     Attributes:
-        run: what is trained; set when the loop is built.
-        training: whether the run is under way.
-        begun: whether a batch was trained on.
+        run: the training run; set when the loop is built.
+        training: whether training is in progress.
+        begun: whether any batch has been trained on.
     """
 
     priority = "NORMAL"  # before the hooks that log and save
@@ -48,10 +48,10 @@ class AgentHook(Hook):
 
     @staticmethod
     def of(runner: Any) -> "AgentHook":
-        """Return the runner's hook.
+        """Return the runner's `AgentHook`.
 
         Raises:
-            ConfigError: unless there is one.
+            ConfigError: unless there is exactly one.
         """
         found = [hook for hook in runner.hooks if isinstance(hook, AgentHook)]
         if len(found) != 1:
@@ -62,19 +62,19 @@ class AgentHook(Hook):
 
     @property
     def selector(self) -> Selector:
-        """Return the selector of the run."""
+        """Selector of the run."""
         return self.run.selector
 
     # Start and end ----------------------------------------------------------------------------------------------------
 
     def before_run(self, runner: Any) -> None:
-        """See to the checkpoint that a run is to go on from, before the host loads it."""
-        if isinstance(runner._train_loop, BaseLoop):  # `test` and `val` build none
+        """Choose a readable checkpoint to resume from, before the host loads it."""
+        if isinstance(runner._train_loop, BaseLoop):  # `test` and `val` do not build it
             with together():
                 choose_checkpoint(runner)
 
     def before_train(self, runner: Any) -> None:
-        """Take signals from now on, and go on where a resumed run was saved."""
+        """Install the signal hooks and create the report; restore the state of a resumed run."""
         resumed = runner.iter > 0 or runner.epoch > 0
         with together():
             self._check(runner)
@@ -109,7 +109,7 @@ class AgentHook(Hook):
             refuse_trained(Path(runner.work_dir))
 
     def after_train(self, runner: Any) -> None:
-        """End a pass that the last iteration cut, and leave `metrics.json`, plot and contact sheets."""
+        """End an incomplete last pass, and write `metrics.json`, plot and contact sheets."""
         if not self.run.over and self.run.done:
             self._end_pass(runner, runner.iter)
         self._tap.remove()
@@ -127,7 +127,7 @@ class AgentHook(Hook):
             self.run.begin_pass(runner.epoch)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Note which samples the batch shows, and the weights of their losses."""
+        """Identify the samples of the batch, check their masks and set their loss weights."""
         if self.run.over:
             self.run.begin_pass()
         samples = data_batch["data_samples"]
@@ -137,7 +137,7 @@ class AgentHook(Hook):
         self._tap.signals, self._tap.weights = None, self.run.weights_of(self._shown)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Take the batch's signals, and end the pass where the loop counts iterations."""
+        """Record the batch's signals; in an iteration-based loop, end the pass after its last batch."""
         run, tap = self.run, self._tap
         run.done += 1
         self.begun = True
@@ -157,7 +157,7 @@ class AgentHook(Hook):
         self._gather()
 
     def _end_pass(self, runner: Any, iteration: int) -> None:
-        """End the pass after `iteration`, and report it: a line in the log, figures to the loggers."""
+        """End the pass after `iteration`, and report it to the log and the host's loggers."""
         images = self.run.done * self.run.batch
         result = self.run.end_pass()
         self.run.masks.hint()
@@ -175,24 +175,24 @@ class AgentHook(Hook):
     # Validation -------------------------------------------------------------------------------------------------------
 
     def before_val(self, runner: Any) -> None:
-        """Keep the random streams as they are: a resumed run does not validate again."""
+        """Save the random state before validation, as a resumed run does not validate again."""
         if self.training:
             self._gather()
             self._held = None if self.run.stock else random_state()
             self._figures.begin(runner)
 
     def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Keep the figures by class."""
+        """Record the metrics by class."""
         if self.training:
             self._figures.add()
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Keep the figures; those of the last validation go to `metrics.json`."""
+        """Record the metrics; those of the last validation go to `metrics.json`."""
         if self.training:
             self._figures.end(runner, metrics or {})
 
     def after_val(self, runner: Any) -> None:
-        """Go on with the random streams as they were."""
+        """Restore the random state from before the validation."""
         if self._held is not None:
             set_random_state(self._held)
             self._held = None
@@ -200,22 +200,22 @@ class AgentHook(Hook):
     # Saving -----------------------------------------------------------------------------------------------------------
 
     def _gather(self) -> None:
-        """Bring together what a checkpoint needs from all ranks; the host makes it on rank 0 alone."""
+        """Gather from all ranks what a checkpoint needs; the host saves it on rank 0 only."""
         if get_world_size() > 1:
             self.run.gather()
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Add our state to the host's checkpoint; called on rank 0 alone."""
+        """Add our state to the host's checkpoint; called on rank 0 only."""
         if self.training:
             if get_world_size() == 1:
                 self.run.gather(self._held)
             checkpoint[KEY] = self.run.state()
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Keep our state until it is known whether the run goes on or only starts from these weights.
+        """Keep our state of a checkpoint that the run resumes from; ignore one that it only takes weights from.
 
         Raises:
-            StateError: if the run goes on and the weights are of another model.
+            StateError: if the run resumes and the weights do not fit the model.
         """
         if not runner._resume:
             return

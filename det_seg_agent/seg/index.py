@@ -1,4 +1,4 @@
-"""Which sample a data sample is."""
+"""Identification of samples by image path, and errors that name broken images. `seg.run` and the loops use it."""
 
 import itertools
 from bisect import bisect_right
@@ -14,13 +14,13 @@ from det_seg_agent.seg.files import refuse_lost
 
 
 def image_paths(dataset: Any) -> list[str]:
-    """Return the image path of each sample, by dataset index; wrappers such as `ConcatDataset` are seen through.
+    """Return the image path of each sample, by dataset index, also through wrappers such as `ConcatDataset`.
 
-    Paths rather than the host's `sample_idx`: that one is local to the parts of a `ConcatDataset`, `PackSegInputs`
-    drops it, and the host replaces a broken image by a random other one whose path the batch then shows. A collective.
+    We use paths rather than the host's `sample_idx`, which is local to the parts of a `ConcatDataset`, is dropped by
+    `PackSegInputs`, and is wrong if the host replaces a broken image by a random other one. A collective.
 
     Raises:
-        ConfigError: for a data set that does not say, or that holds an image twice or without its mask.
+        ConfigError: if the data set does not provide paths, or contains an image twice or without its mask.
     """
     name = type(dataset).__name__
     if isinstance(dataset, MultiImageMixDataset) or not hasattr(dataset, "get_data_info"):
@@ -36,7 +36,10 @@ def image_paths(dataset: Any) -> list[str]:
 
 
 def first_double(paths: list[str]) -> tuple[int, int] | None:
-    """Return the first two places of the path that comes again first, None where none does."""
+    """Return the positions of the first repeated path and of its first occurrence; None if all are distinct.
+
+    The first occurrence comes first.
+    """
     places: dict[str, int] = {}
     for place, path in enumerate(paths):
         first = places.setdefault(path, place)
@@ -46,10 +49,10 @@ def first_double(paths: list[str]) -> tuple[int, int] | None:
 
 
 def refuse_doubles(dataset: Any, paths: list[str]) -> None:
-    """Refuse a data set that holds an image more than once, as what is learned of a sample belongs to its image.
+    """Refuse a data set that contains an image more than once, as samples are identified by their image.
 
     Raises:
-        ConfigError: naming the image, where it comes from, and the remedy.
+        ConfigError: names the image, its origin and the remedy.
     """
     double = first_double(paths)
     if double is None:
@@ -72,28 +75,28 @@ def refuse_doubles(dataset: Any, paths: list[str]) -> None:
 
 
 def parts_of(dataset: Any) -> list[Any]:
-    """Return the data sets that a `ConcatDataset` joins, in order; another data set alone."""
+    """Return the parts of a `ConcatDataset`, in order; a list with the data set itself for others."""
     return [part for each in getattr(dataset, "datasets", []) for part in parts_of(each)] or [dataset]
 
 
 def _listed(dataset: Any) -> str:
-    """Return what tells a data set's list of images, or their folder, from another's."""
+    """Return a short name of a data set's list of images or of their folder, for messages."""
     prefix = dict(getattr(dataset, "data_prefix", {}))
     return "/".join(str(getattr(dataset, "ann_file", "") or prefix.get("img_path", "")).split("/")[-2:])
 
 
 class SampleIndex:
-    """Looks dataset indices up by image path."""
+    """Maps image paths to dataset indices."""
 
     def __init__(self, paths: list[str]):
         self.paths = paths
         self._index = {path: i for i, path in enumerate(paths)}
 
     def mark(self, data_samples: list[Any]) -> list[int]:
-        """Return the dataset index of each data sample, and note it as `sample_idx` in its metainfo.
+        """Return the dataset index of each data sample, and store it as `sample_idx` in its metainfo.
 
         Raises:
-            ConfigError: for a sample without an `img_path` of the training set.
+            ConfigError: if a sample's `img_path` is missing or not in the training set.
         """
         result = []
         for sample in data_samples:
@@ -110,14 +113,14 @@ class SampleIndex:
 
 @contextmanager
 def naming_broken_images(loader: Any, done: Any) -> Iterator[None]:
-    """Name the file where a batch of a selection cannot be loaded; the host's own error often names none.
+    """Replace an error in loading a batch of a selection by one that names the file; the host's often does not.
 
     Args:
         loader: the training loader.
-        done: a callable that gives how many batches of this pass were walked.
+        done: a callable that returns the number of batches of this pass so far.
 
     Raises:
-        ConfigError: instead of the error, if an image of the next batch fails again when it is loaded alone.
+        ConfigError: instead of the error, if an image of the next batch fails again when loaded alone.
     """
     try:
         yield

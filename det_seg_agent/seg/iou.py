@@ -1,4 +1,4 @@
-"""Figures of a validation, those by class too, by the host's own formulas."""
+"""Metrics of a validation, including IoU by class, by the host's formulas. `AgentHook` uses them."""
 
 from typing import Any
 
@@ -8,20 +8,20 @@ from mmseg.evaluation import IoUMetric
 
 
 class ClassIoU:
-    """Sums by class what an `IoUMetric` keeps of each image; the metric prints that, and returns the means alone."""
+    """Computes IoU and accuracy by class from the areas in an `IoUMetric`, which itself only returns means."""
 
     def __init__(self, metric: IoUMetric, classes: list[str]):
         self.metric, self.classes = metric, classes
         self.areas: list[Any] = []
 
     def add(self) -> None:
-        """Take the areas of the images since the last call; the host clears them before it returns its figures."""
+        """Collect the areas of the images since the last call; the host clears them before it returns its metrics."""
         self.areas += self.metric.results[len(self.areas) :]
 
     def result(self, size: int) -> dict[str, dict[str, float]]:
-        """Return class -> {"IoU", "Acc"} in percent of `size` images, on rank 0; a collective.
+        """Return {"IoU", "Acc"} in percent for each class over `size` images, on rank 0. A collective.
 
-        A class that is nowhere has no figure.
+        A class that does not occur has no values.
         """
         parts = collect_results(self.areas, size, "cpu")
         self.areas = []
@@ -36,10 +36,10 @@ class ClassIoU:
 
 
 class Figures:
-    """Follows the host's validations.
+    """Records the metrics of the host's validations.
 
     Attributes:
-        last: figures of the last validation: the host's, and `by_class` on rank 0.
+        last: metrics of the last validation: the host's, and `by_class` on rank 0.
     """
 
     def __init__(self) -> None:
@@ -47,21 +47,21 @@ class Figures:
         self._iou: ClassIoU | None = None
 
     def begin(self, runner: Any) -> None:
-        """Begin a validation."""
+        """Start recording a validation."""
         metrics = [m for m in runner.val_evaluator.metrics if isinstance(m, IoUMetric) and not m.format_only]
-        # what a subclass keeps of an image may be something else
+        # a subclass may store something else for each image
         metrics = [m for m in metrics if type(m).process is IoUMetric.process]
         self._iou = None
         if metrics and metrics[0].dataset_meta:
             self._iou = ClassIoU(metrics[0], list(metrics[0].dataset_meta["classes"]))
 
     def add(self) -> None:
-        """Take what the metric has of a batch."""
+        """Collect the areas of a batch."""
         if self._iou is not None:
             self._iou.add()
 
     def end(self, runner: Any, metrics: dict[str, float]) -> None:
-        """Take the host's figures; a collective."""
+        """Record the host's metrics. A collective."""
         self.last = {key: round(float(value), 2) for key, value in metrics.items()}
         if self._iou is not None:
             self.last["by_class"] = self._iou.result(len(runner.val_dataloader.dataset))

@@ -1,4 +1,4 @@
-"""MMEngine's two training loops, walking over selections."""
+"""MMEngine's two training loops, adapted to selections; users set them as `train_cfg.type`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,9 +17,9 @@ REMEDY = "Check its settings, and data_root, data_prefix, ann_file and img_suffi
 
 
 class PassIterator:
-    """An endless stream of batches, selection after selection; the workers of the loader are kept.
+    """Endless iterator of batches, one selection after another; keeps the loader's workers.
 
-    The host calls it `iter` times after a resume, to skip what was trained: these calls load nothing.
+    After a resume the host calls it `iter` times to skip trained batches; these calls load nothing.
     """
 
     def __init__(self, loader: Any, run: Run, advance: int):
@@ -46,11 +46,14 @@ class PassIterator:
 
 @LOOPS.register_module()
 class AgentIterLoop(IterBasedTrainLoop):
-    """`IterBasedTrainLoop` whose iterations follow the budget; a pass is a walk over one selection.
+    """`IterBasedTrainLoop` that trains on selections, for a number of iterations that follows from the budget.
 
-    The recipe's `max_iters` are taken as its full training. All that counts iterations is multiplied by the budget
-    (`recipe`): `max_iters`, `val_begin`, `val_interval`, `dynamic_intervals`, parameter schedulers with
-    `by_epoch=False` or `convert_to_iter_based`, `CheckpointHook` and `EMAHook`. Arguments are the host's.
+    The recipe's `max_iters` count as training on full data. All settings that count iterations are multiplied by the
+    budget (see `recipe`): `max_iters`, `val_begin`, `val_interval`, `dynamic_intervals`, parameter schedulers with
+    `by_epoch=False` or `convert_to_iter_based`, `CheckpointHook` and `EMAHook`. The arguments are the host's.
+
+    Raises:
+        ConfigError: on all ranks, if settings or data are invalid.
     """
 
     def __init__(
@@ -79,16 +82,19 @@ class AgentIterLoop(IterBasedTrainLoop):
         super().__init__(runner, self.dataloader, **loop)
 
     def walk_selections(self, run: Run) -> None:
-        """Replace the host's iterator, which restarts workers and sleeps at the end of a selection."""
+        """Replace the host's iterator, which would restart workers and sleep at the end of each selection."""
         self.dataloader_iterator = PassIterator(self.dataloader, run, self._iter)
 
 
 @LOOPS.register_module()
 class AgentEpochLoop(EpochBasedTrainLoop):
-    """`EpochBasedTrainLoop` whose epochs walk over selections, so that they are shorter.
+    """`EpochBasedTrainLoop` whose epochs train on selections and are therefore shorter.
 
-    What counts epochs stays; what counts iterations is multiplied by the budget, as with `AgentIterLoop`. Arguments
-    are the host's.
+    Settings that count epochs do not change; those that count iterations are multiplied by the budget, as in
+    `AgentIterLoop`. The arguments are the host's.
+
+    Raises:
+        ConfigError: on all ranks, if settings or data are invalid.
     """
 
     def __init__(
@@ -117,13 +123,25 @@ class AgentEpochLoop(EpochBasedTrainLoop):
             )
 
     def run_epoch(self) -> None:
-        """Walk one epoch, as the host does."""
+        """Train one epoch as the host does; errors in loading name the file."""
         with naming_broken_images(self.dataloader, lambda: self._run.done):
             super().run_epoch()
 
 
 def run_of(loop: BaseLoop, runner: Any, dataloader: Any, key: str, length: Any, by_iterations: bool) -> Run:
-    """Build a loop's data loader, and return the run over it, which the runner's hook gets too."""
+    """Build a loop's data loader and its `Run`, and give the run to the runner's hook.
+
+    Args:
+        loop: the loop, not yet initialised.
+        runner: the host's Runner.
+        dataloader: the host's setting.
+        key: name of `length`, for messages.
+        length: iterations or epochs of the recipe.
+        by_iterations: whether `length` counts iterations.
+
+    Raises:
+        ConfigError: if settings or data are invalid.
+    """
     length = whole(key, length)
     with input_errors("train_dataloader", "mmengine", "mmseg", remedy=REMEDY):
         BaseLoop.__init__(loop, runner, dataloader)

@@ -1,4 +1,4 @@
-"""What masks hold: each is looked at whole, where it is loaded, at the first sight of its sample."""
+"""Checks of the values in masks: each mask is checked once, as loaded, before any crop. `seg.run` installs them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ PACKED = " after the training pipeline"
 
 
 class MaskError(ConfigError):
-    """A mask that the loss would fail on.
+    """A mask that would make the loss fail.
 
-    A data loader raises what a worker raised with the worker's whole traceback as text; the message is its last line.
+    A data loader re-raises a worker's error with the whole traceback as text; the message is cut to its last line.
     """
 
     def __init__(self, text: str):
@@ -31,9 +31,9 @@ class MaskError(ConfigError):
 
 @dataclass(frozen=True)
 class Limit:
-    """What a head allows in a mask: labels 0 to `classes` - 1, and `ignore_index`.
+    """Values that a head allows in a mask: 0 to `classes` - 1, and `ignore_index`.
 
-    `setting` names the key of the config that says so, with its value.
+    `setting` is the responsible key of the config, with its value.
     """
 
     setting: str
@@ -41,7 +41,7 @@ class Limit:
     ignore_index: int
 
     def wrong(self, values: np.ndarray) -> np.ndarray:
-        """Return those of the values that are not allowed."""
+        """Return the values that are not allowed."""
         return values[((values < 0) | (values >= self.classes)) & (values != self.ignore_index)]
 
     def __str__(self) -> str:
@@ -50,11 +50,11 @@ class Limit:
 
 
 def limits_of(model: Any) -> list[Limit]:
-    """Return what the heads of a segmentor allow, that of the decode head first; none for a model without."""
+    """Return the limits of a segmentor's heads, the decode head's first; empty for a model without heads."""
     result = []
     for part in ("decode_head", "auxiliary_head"):
         for head in heads_of(model, (part,)):
-            if refusal(type(head)):  # such as STDCHead, whose labels are made of the mask's edges
+            if refusal(type(head)):  # such as STDCHead, whose labels are the mask's edges
                 continue
             setting, classes = f"model.{part}.num_classes={head.num_classes}", head.out_channels
             if classes == 1:
@@ -66,17 +66,23 @@ def limits_of(model: Any) -> list[Limit]:
 
 
 def values_of(mask: np.ndarray) -> np.ndarray:
-    """Return the different values of a mask, in order."""
+    """Return the distinct values of a mask, ascending."""
     if mask.size and mask.dtype.kind in "iu" and mask.min() >= 0 and mask.max() < 1 << 16:
         return np.flatnonzero(np.bincount(mask.ravel()))
     return np.unique(mask)
 
 
 def check_values(values: np.ndarray, limits: list[Limit], name: Any, note: str = "") -> None:
-    """Refuse values that a head's loss would fail on; on CUDA the host's own failure names neither file nor value.
+    """Refuse values that would make a head's loss fail; on CUDA the host's own error names neither file nor value.
+
+    Args:
+        values: distinct values of the mask.
+        limits: limits of the heads.
+        name: path of the mask.
+        note: inserted after the values in the message.
 
     Raises:
-        MaskError: naming the file, the values, what is allowed and the remedy.
+        MaskError: names the file, the values, the allowed ones and the remedy.
     """
     for limit in limits:
         wrong = limit.wrong(values)
@@ -89,23 +95,23 @@ def check_values(values: np.ndarray, limits: list[Limit], name: Any, note: str =
 
 
 class CheckMask(BaseTransform):
-    """Looks at each mask of a data set once, before anything changes it.
+    """Transform that checks each mask of a data set once, before other transforms change it.
 
     Args:
-        limits: what the heads allow.
-        samples: in the data set.
-        values: (256,) uint8 in shared memory; those of the masks are set.
+        limits: limits of the heads.
+        samples: number of samples in the data set.
+        values: (256,) uint8 in shared memory; entries of values that occur are set to 1.
     """
 
     def __init__(self, limits: list[Limit], samples: int, values: Tensor):
         self.limits, self.values = limits, values
-        self.seen = torch.zeros(samples, dtype=torch.uint8).share_memory_()  # by all workers
+        self.seen = torch.zeros(samples, dtype=torch.uint8).share_memory_()  # shared by all workers
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Check a mask that is loaded and whole; its image is loaded as well by then.
+        """Check a mask once both mask and image are loaded.
 
         Raises:
-            MaskError: for another size than the image's, several channels, or values that are not allowed.
+            MaskError: if its size differs from the image's, or it has several channels or values that are not allowed.
         """
         if "gt_seg_map" not in results or "img" not in results:
             return results
@@ -148,7 +154,7 @@ def leaves_of(dataset: Any) -> list[Any]:
 
 
 def steps_of(pipeline: Any) -> Iterator[Any]:
-    """Give a pipeline and all transforms in it, those of nested ones too."""
+    """Yield a pipeline and all transforms in it, including nested ones."""
     yield pipeline
     inner = getattr(pipeline, "transforms", [])
     for step in inner if isinstance(inner, list | tuple) else [inner]:
@@ -159,9 +165,9 @@ class Masks:
     """Checks the masks of a training set, in the data loader's workers and after the pipeline.
 
     Args:
-        dataset: the training set; its workers have not started.
+        dataset: the training set, before its workers start.
         model: the segmentor, not its distributed wrapper.
-        logger: of the run.
+        logger: the run's logger.
     """
 
     def __init__(self, dataset: Any, model: Any, logger: Any):
@@ -173,7 +179,7 @@ class Masks:
         for leaf in leaves_of(dataset):
             self.checks.append(CheckMask(self.limits, len(leaf), self.values))
             for step in list(steps_of(getattr(leaf, "pipeline", None))):
-                if isinstance(step, COMPOSED):  # after each transform, as any may be the one that loads the mask
+                if isinstance(step, COMPOSED):  # after each transform, as any may load the mask
                     stock = [one for one in step.transforms if not isinstance(one, CheckMask)]
                     step.transforms = [each for one in stock for each in (one, self.checks[-1])]
         pad = getattr(getattr(model, "data_preprocessor", None), "seg_pad_val", None)
@@ -186,10 +192,10 @@ class Masks:
                 break
 
     def check_packed(self, shown: list[int], samples: list[Any]) -> None:
-        """Look at what the pipeline made of each mask at its first showing; `shown` are the dataset indices.
+        """Check the output of the pipeline for each mask, at its first use; `shown` are the dataset indices.
 
         Raises:
-            MaskError: for what a transform put in, or for masks that were not seen whole.
+            MaskError: for values that a transform introduced, and for masks that could not be checked as loaded.
         """
         for index, sample in zip(shown, samples, strict=True):
             if index not in self._packed and "gt_sem_seg" in sample:
@@ -201,7 +207,7 @@ class Masks:
                 check_values(values_of(label.numpy()), self.limits, name, PACKED)
 
     def hint(self) -> None:
-        """Warn, once most masks were looked at, where they hold one class at most; a collective at a pass's end."""
+        """Warn, once most masks are checked, if they contain at most one class; call at a pass's end. A collective."""
         if self._told or not self.limits:
             return
         ranks = gather_objects((self.values, sum(int(check.seen.sum()) for check in self.checks)))

@@ -1,6 +1,7 @@
-"""How many passes and iterations a recipe becomes, and how all that counts iterations follows.
+"""Scaling of a recipe to the budget: number of passes and iterations, and all settings that count iterations.
 
-`plan` is the rule; `Recipe` scales a run's loop, schedulers and hooks by it, and `shorten` a whole config.
+`plan` computes the lengths. `Recipe` scales a run's loop, schedulers and hooks (used by the loops), and `shorten` a
+whole config (used by `compare`).
 """
 
 from collections.abc import Mapping, MutableMapping
@@ -30,7 +31,7 @@ from det_seg_agent.seg.schedulers import Schedulers
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe becomes: `iterations` instead of its `full` ones, in `passes` over selections."""
+    """Length of a run: `iterations` instead of the recipe's `full` ones, in `passes` passes over selections."""
 
     passes: int
     iterations: int
@@ -38,35 +39,35 @@ class Plan:
 
     @property
     def budget(self) -> float:
-        """Return the share of the recipe's iterations, and so of its images, in (0, 1]."""
+        """Fraction of the recipe's iterations, and thereby of its images, in (0, 1]."""
         return self.iterations / self.full
 
 
 def passes_of(max_iters: int, num_samples: int, batch: int) -> int:
-    """Return the passes over the data set that `max_iters` iterations of `batch` images are, rounded, at least 1."""
+    """Return the number of full passes in `max_iters` iterations of `batch` images, rounded, at least 1."""
     return max(1, round(max_iters * batch / num_samples))
 
 
 def iterations_of(schedule: Schedule, pass_index: int, passes: int, num_samples: int, batch: int) -> int:
-    """Return the iterations of one pass; its last batch is filled up."""
+    """Return the number of iterations of one pass; its last batch is padded."""
     return -(-schedule.count_at(pass_index, passes, num_samples) // batch)
 
 
 def selects(schedule: Schedule, passes: int) -> bool:
-    """Return whether any of the passes is over less than all images."""
+    """Return whether any of the passes selects less than all images."""
     return not all(is_full(schedule.ratio_at(p, passes)) for p in range(passes))
 
 
 def plan(schedule: Schedule, max_iters: int, num_samples: int, batch: int) -> Plan:
-    """Return what a recipe of `max_iters` becomes: whole passes, of no more iterations than it has.
+    """Return the length of a run: whole passes with at most `max_iters` iterations in total.
 
-    Where every pass is over all images, as in a run of two passes, the length stays.
+    If every pass trains on all images, as in a run of two passes, the length does not change.
 
     Args:
-        schedule: of the selections.
-        max_iters: of the recipe.
-        num_samples: size of the training set.
-        batch: images of an iteration, over all processes.
+        schedule: schedule of the selections.
+        max_iters: iterations of the recipe.
+        num_samples: number of samples in the training set.
+        batch: images per iteration, over all processes.
     """
     passes = passes_of(max_iters, num_samples, batch)
     while selects(schedule, passes):
@@ -80,10 +81,10 @@ def plan(schedule: Schedule, max_iters: int, num_samples: int, batch: int) -> Pl
 
 
 class Recipe:
-    """Scales what a recipe counts in iterations.
+    """Scales the settings of a recipe that count iterations.
 
     Args:
-        share: iterations of the run over those of the recipe, in (0, 1].
+        share: iterations of the run divided by those of the recipe, in (0, 1].
         full: iterations of the recipe.
         epoch_length, epochs: see `Schedulers`.
     """
@@ -94,7 +95,7 @@ class Recipe:
         self._left: list[str] = []
 
     def apply(self, runner: Any) -> None:
-        """Scale the runner's schedulers, which are not built yet, and its hooks, which are; warn of what is left."""
+        """Scale the runner's schedulers (not built yet) and its hooks (built); warn about settings left unscaled."""
         runner.param_schedulers = self.schedulers.scale(runner.param_schedulers)
         for hook in runner.hooks:
             self.hook(type(hook), vars(hook))
@@ -102,7 +103,7 @@ class Recipe:
             runner.logger.warning(self.warning())
 
     def warning(self) -> str:
-        """Return one line that names what looks like a count of iterations and stayed as it is, or nothing."""
+        """Return one line naming unscaled settings that look like counts of iterations; empty if there are none."""
         left = ", ".join(self.schedulers.left + self._left)
         return left and (
             f"{left}: this looks like a count of iterations that det_seg_agent does not know. It stays as it is, while "
@@ -111,7 +112,7 @@ class Recipe:
         )
 
     def loop(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings of a loop that counts iterations; `max_iters` becomes that of the run."""
+        """Return the scaled settings of an iteration-based loop; `max_iters` becomes that of the run."""
         result = {**config, "max_iters": scaled(self.full, self.share)}
         for key in ("val_begin", "val_interval"):
             if is_number(result.get(key)):
@@ -122,14 +123,14 @@ class Recipe:
         return result
 
     def hook(self, cls: Any, values: MutableMapping[str, Any]) -> None:
-        """Scale what a hook counts, in place.
+        """Scale the counts of a hook, in place.
 
         Args:
-            cls: its class, or the name of one that is not known.
-            values: its config, or the attributes of one that is built.
+            cls: class of the hook, or the name of an unknown class.
+            values: config of the hook, or the attributes of a built one.
 
         Raises:
-            ConfigError: for an average of weights that would begin after the run's end.
+            ConfigError: if an `EMAHook` would begin after the end of the run.
         """
         if is_a(cls, CheckpointHook):
             if not values.get("by_epoch", True):
@@ -143,7 +144,7 @@ class Recipe:
             self._left += unknown_counts(f"custom_hooks: {name_of(cls)}", values, by_epoch, self.share)
 
     def _average(self, values: MutableMapping[str, Any]) -> None:
-        """Scale an `EMAHook`: where it begins, and how many iterations its average looks back on."""
+        """Scale an `EMAHook`: its first iteration, and the decay of the average per iteration."""
         begin = values.get("begin_iter", 0)
         if begin > self.full:
             raise ConfigError(
@@ -162,20 +163,20 @@ class Recipe:
         if momentum is not None:
             average["momentum"] = 1 - (1 - momentum) ** power
         gamma = average.get("gamma", default_of(cls, "gamma"))
-        if gamma is not None and name_of(cls) == "ExpMomentumEMA":  # of mmdet: its momentum falls over gamma iterations
+        if gamma is not None and name_of(cls) == "ExpMomentumEMA":  # mmdet: momentum falls over gamma iterations
             average["gamma"] = scaled(gamma, self.share)
-        elif gamma is not None and not is_hosts(cls):  # the host's own gamma depends on the share that is trained
+        elif gamma is not None and not is_hosts(cls):  # the host's gamma averages over a fraction of the steps
             self._left.append(f"custom_hooks: EMAHook.gamma={gamma} of {name_of(cls)} [{scaled(gamma, self.share)}]")
 
 
 def shorten(config: Any, iterations: int) -> str:
-    """Let a config's run last `iterations`, with all that counts them scaled alike, as `AgentIterLoop` does.
+    """Set the length of a config's run, in place, and scale all settings that count iterations, as `AgentIterLoop`.
 
     Returns:
-        A warning that names what stayed as it is, or nothing.
+        A warning that names settings left unscaled, or an empty string.
 
     Raises:
-        ConfigError: for a `train_cfg` without `max_iters`, and as `Recipe` does.
+        ConfigError: if `train_cfg` has no valid `max_iters`, and as `Recipe` does.
     """
     full = whole("train_cfg.max_iters", config.train_cfg.get("max_iters"))
     if iterations == full:

@@ -1,4 +1,4 @@
-"""What a resumed run must share with the run that it goes on with."""
+"""Checks that a checkpoint fits the run that resumes from it. `seg.run` and `AgentHook` use them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,18 +13,18 @@ from det_seg_agent.settings import Settings, parse, refuse_changes
 def check_state(
     saved: dict[str, Any] | None, given: Mapping[str, Any], layout: Mapping[str, int], passes: int, planned: Settings
 ) -> tuple[Settings, str]:
-    """Return the settings of the run that `saved` is of, and what to tell the user, if anything.
+    """Return the settings of the saved run, and a note for the user (empty if there is none).
 
     Args:
         saved: our part of the checkpoint.
-        given: the config's `agent`.
-        layout: processes, and batch of each.
-        passes: of the whole run as the config has it now.
-        planned: settings by which the loop has planned the run, those that are not given by their defaults.
+        given: the config's `agent` dict.
+        layout: number of processes, and batch size of each.
+        passes: number of passes by the current config.
+        planned: settings that the loop has planned the run with, including defaults.
 
     Raises:
-        ConfigError: for a checkpoint without our part, for changed settings.
-        StateError: if passes would not be walked as they were begun.
+        ConfigError: if the checkpoint has no state of ours, or settings have changed.
+        StateError: if the number of processes or the batch size has changed.
     """
     if saved is None:
         raise ConfigError(
@@ -33,7 +33,7 @@ def check_state(
         )
     settings = saved["selector"]["settings"]
     refuse_changes(parse(Settings, given, "agent.").model_dump(exclude_unset=True), settings)
-    for key in Schedule.model_fields:  # those that are given are the same by now
+    for key in Schedule.model_fields:  # given ones are equal by now; this compares defaults
         if settings.get(key, getattr(planned, key)) != getattr(planned, key):
             raise ConfigError(
                 f"the run was started with agent.{key}={settings[key]!r}, which this config does not set, and which "
@@ -56,14 +56,14 @@ def check_state(
 
 
 def refuse_other_model(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
-    """Refuse to resume with weights that do not fit; the host would print that, and go on with those that do.
+    """Refuse to resume if weights do not fit; the host would only print a warning and load those that do.
 
     Args:
         model: the model, not its distributed wrapper.
         saved: the checkpoint's `state_dict`.
 
     Raises:
-        StateError: naming the first weights that do not fit.
+        StateError: if weights do not fit; names the first ones.
     """
     theirs = {key.removeprefix("module."): tuple(value.shape) for key, value in saved.items()}
     ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}

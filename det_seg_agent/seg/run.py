@@ -1,4 +1,4 @@
-"""One training run: its selector, its passes, and what of them is saved."""
+"""One training run: its selector, its passes and its saved state. The loops create it, and `AgentHook` drives it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,10 +26,10 @@ from det_seg_agent.strategies import strategy_class
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Let every process fail where one does, rather than wait for it in a collective; a collective itself.
+    """Make every process fail if one does, instead of waiting for it in a collective. A collective itself.
 
     Raises:
-        ConfigError: with the error of another process.
+        ConfigError: if another process failed; includes its error.
     """
     error: Exception | None = None
     try:
@@ -45,30 +45,30 @@ def together() -> Iterator[None]:
 
 
 class Run:
-    """The passes of a training run over its selections.
+    """A training run over selections.
 
     Args:
-        runner: the host's.
-        loader: the training loader; its sampler is let walk over the selections.
+        runner: the host's Runner.
+        loader: the training loader; its sampler is attached to the selections.
         length: iterations or epochs of the recipe.
-        by_iterations: which of the two the loop counts.
+        by_iterations: whether `length` counts iterations.
 
     Attributes:
-        selector: of the run.
-        index: of its samples.
-        masks: of its samples, which are checked as they are loaded.
-        stock: whether the host's own sampler is walked over, as `strategy=full` does.
-        fixed: whether the number of iterations is known beforehand.
-        passes: of the whole run.
-        full_iterations, full_images: of the recipe.
-        iterations: of the whole run, those of the recipe where they are not `fixed`.
-        full_epoch: iterations of an epoch of the recipe.
-        over: whether no pass is under way.
-        done: iterations of this pass so far.
-        report: of the run, once training starts.
+        selector: the run's selector.
+        index: maps image paths to dataset indices.
+        masks: checks the masks as they are loaded.
+        stock: whether the host's own sampler is used, as with `strategy=full`.
+        fixed: whether the number of iterations is known in advance.
+        passes: number of passes in the whole run.
+        full_iterations, full_images: number of iterations and images of the recipe.
+        iterations: number of iterations of the whole run; the recipe's if not `fixed`.
+        full_epoch: iterations of one epoch of the recipe.
+        over: whether no pass is in progress.
+        done: iterations of the current pass so far.
+        report: the run's report, set when training starts.
 
     Raises:
-        ConfigError: for settings, a sampler or data that cannot work.
+        ConfigError: if settings, sampler or data are invalid.
     """
 
     selector: Selector
@@ -137,7 +137,7 @@ class Run:
 
     @property
     def budget(self) -> float | None:
-        """Return the share of the recipe's images that the run trains on, those that fill up batches too; if known."""
+        """Fraction of the recipe's images that the run trains on, including padding; None if not known in advance."""
         if self.stock:
             return 1.0
         return self.iterations * self.batch / self.full_images if self.fixed else None
@@ -145,46 +145,46 @@ class Run:
     # Passes -----------------------------------------------------------------------------------------------------------
 
     def iterations_of(self, pass_index: int) -> int:
-        """Return the iterations of a pass on each rank, where the loop counts them."""
+        """Return the number of iterations of a pass on each rank."""
         samples, batch = len(self.selector), self.batch
-        if self.stock and self.by_iterations:  # its batches go on across passes
+        if self.stock and self.by_iterations:  # batches continue across passes
             return round((pass_index + 1) * samples / batch) - round(pass_index * samples / batch)
         if self.stock:
             return self.full_epoch
         return iterations_of(self.selector.settings, pass_index, self.passes, samples, batch)
 
     def begin_pass(self, index: int | None = None) -> None:
-        """Select for the next pass, or for pass `index`, and let the sampler walk over that; a collective."""
+        """Begin the next pass, or pass `index`: make its selection and give it to the sampler. A collective."""
         self.selector.begin_pass(self.selector.pass_index + 1 if index is None else index)
         self.over, self.done = False, 0
         self.report.mark()
 
     def end_pass(self) -> PassReport:
-        """Learn from the pass and return its report; a collective."""
-        images = self.done * self.batch  # with those that fill up the last batch
+        """End the pass: learn from it and return its report. A collective."""
+        images = self.done * self.batch  # including padding
         if self.stock and not self.by_iterations:
             images = min(images, len(self.selector))
         self.over = True
         return self.selector.end_pass(images)
 
     def weights_of(self, shown: Tensor) -> Tensor | None:
-        """Return the factors (B,) of the losses of samples (B,) int64, None where all are 1."""
-        # the host may show another image for a broken one, selected or not
+        """Return the loss weights (B,) of the samples `shown` (B,) int64; None if all are 1."""
+        # the host may replace a broken image by any other one, selected or not
         return None if self.selector.selection.weights is None else self.selector.weights_of(shown)
 
     # State ------------------------------------------------------------------------------------------------------------
 
     def gather(self, held: Any = None) -> None:
-        """Bring together what a state needs from all ranks; a collective.
+        """Gather from all ranks what `state` needs. A collective.
 
         Args:
-            held: random streams to save in place of the present ones.
+            held: random state to save instead of the current one.
         """
         self.selector.gather()
         self._all_random = gather_objects(held or random_state())
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds of the run; call `gather` before."""
+        """Return our state for a checkpoint; call `gather` first."""
         return {
             "selector": self.selector.state_dict(),
             "over": self.over,
@@ -194,10 +194,11 @@ class Run:
         }
 
     def resume(self, runner: Any, saved: dict[str, Any] | None) -> None:
-        """Go on where `saved`, a `state`, was taken.
+        """Restore `saved`, the return value of `state`.
 
         Raises:
-            ConfigError, StateError: for a state that does not go on in this run.
+            ConfigError: if there is no state, its settings differ from the config's, or its run is finished.
+            StateError: if it does not fit this run.
         """
         settings, note = check_state(saved, self._given, self._layout(), self.passes, self._settings)
         assert saved is not None
@@ -209,16 +210,16 @@ class Run:
                 "with load_from= its checkpoint and another work_dir."
             )
         self._select_by(settings, runner.seed)
-        self.selector.load_state_dict(saved["selector"], other_length=True)  # `check_state` says so
+        self.selector.load_state_dict(saved["selector"], other_length=True)  # `check_state` has warned
         self.over, self.done, self._random = saved["over"], saved["done"], saved["random"]
         if self.by_iterations:
             walked = runner.iter if self.stock else 0 if self.over else self.done
             self.loader.sampler.skip = walked * self.loader.batch_size
         else:
-            self.over = True  # the host begins an unfinished epoch again
+            self.over = True  # the host restarts an unfinished epoch
 
     def restore_random(self) -> None:
-        """Set the random streams to those that a resumed run was saved with; once."""
+        """Restore the saved random state of a resumed run, at the first call only."""
         rank = get_dist_info()[0]
         if self._random is not None and rank < len(self._random):
             set_random_state(self._random[rank])

@@ -1,4 +1,4 @@
-"""The sampler of a data loader whose passes are selections."""
+"""The sampler of the training data loader, which users set in their config and the loops attach to a run."""
 
 import itertools
 from collections.abc import Iterator, Sized
@@ -14,14 +14,14 @@ from det_seg_agent.sampler import SelectionSampler
 
 @DATA_SAMPLERS.register_module()
 class AgentSampler(Sampler[int]):
-    """Walks over the current selection, once an `iter`; a loop of ours gives it what to walk over.
+    """Yields the current selection once per `iter`, from a sampler that one of our loops attaches.
 
     Set it as `train_dataloader = dict(sampler=dict(_delete_=True, type='AgentSampler'))`.
 
     Args:
-        dataset: the training set, given by the host.
-        shuffle: whether the order is drawn anew for each pass.
-        seed: of the host's own samplers, which `strategy=full` uses; given by the host.
+        dataset: the training set; the host passes it.
+        shuffle: whether to shuffle in each pass.
+        seed: seed of the host's own samplers, which `strategy=full` uses; the host passes it.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None):
@@ -30,7 +30,7 @@ class AgentSampler(Sampler[int]):
         self.skip = 0
 
     def attach(self, walk: Sampler[int]) -> None:
-        """Walk over `walk` from now on: a `SelectionSampler`, or the host's own."""
+        """Yield from `walk` from now on: a `SelectionSampler`, or a sampler of the host."""
         self.walk = walk
 
     def _attached(self) -> Sampler[int]:
@@ -50,23 +50,23 @@ class AgentSampler(Sampler[int]):
         return len(self.dataset) if walk is None else len(walk)  # type: ignore[arg-type]
 
     def set_epoch(self, epoch: int) -> None:
-        """Pass the epoch on to a sampler of the host; the passes of a selection are set by the loop."""
+        """Forward the epoch to a sampler of the host; for a `SelectionSampler` our loop sets the pass."""
         walk = self._attached()
         if not isinstance(walk, SelectionSampler) and hasattr(walk, "set_epoch"):
             walk.set_epoch(epoch)
 
 
 def stock_sampler(sampler: AgentSampler, by_iterations: bool, seed: int | None) -> Sampler[int]:
-    """Return the sampler that the host's recipes have for a loop: an infinite one, or one of epochs."""
+    """Return the host's usual sampler for a loop: an infinite one if it counts iterations, else one for epochs."""
     cls = InfiniteSampler if by_iterations else DefaultSampler
     return cls(sampler.dataset, shuffle=sampler.shuffle, seed=sampler.seed if seed is None else seed)
 
 
 def check_loader(loader: Any, logger: Any) -> None:
-    """Refuse a training loader that does not walk over selections, and tell of one that restarts its workers.
+    """Refuse a training loader that cannot yield selections; warn if it restarts its workers in each pass.
 
     Raises:
-        ConfigError: unless its sampler is an `AgentSampler`, in batches of a fixed size.
+        ConfigError: unless its sampler is an `AgentSampler` and its batch size is fixed.
     """
     if not isinstance(loader.sampler, AgentSampler) or loader.batch_size is None:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""How schedulers of learning rate and momentum that count iterations follow the length of a run."""
+"""Scaling of iteration-based learning rate and momentum schedulers to a run's length. `seg.recipe` uses it."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -27,20 +27,20 @@ from det_seg_agent.seg.counts import (
 )
 
 PLACES = ("begin", "end")  # iterations of the run
-LENGTHS = ("T_max", "total_steps")  # iterations from `begin` on, as `milestones` and the sums of `periods`
+LENGTHS = ("T_max", "total_steps")  # iterations after `begin`, like `milestones` and the sums of `periods`
 COUNTS = (*PLACES, *LENGTHS, "milestones", "periods", "step_size")
 
 
 class Schedulers:
-    """Scales configs of schedulers; those that count epochs stay as they are.
+    """Scales configs of schedulers; those that count epochs do not change.
 
     Args:
-        share: iterations of the run over those of the recipe.
-        epoch_length: iterations of an epoch of the recipe, for `convert_to_iter_based`.
-        epochs: of the recipe, where its loop counts them.
+        share: iterations of the run divided by those of the recipe.
+        epoch_length: iterations of the recipe's epochs, for `convert_to_iter_based`.
+        epochs: epochs of the recipe, if its loop counts them.
 
     Attributes:
-        left: what looks like a count of iterations and is not understood.
+        left: settings that look like counts of iterations but are unknown.
     """
 
     def __init__(self, share: float, epoch_length: int | None = None, epochs: int = 1):
@@ -48,10 +48,10 @@ class Schedulers:
         self.left: list[str] = []
 
     def scale(self, configs: Any) -> Any:
-        """Return a `param_scheduler` setting: one config, a list, or a dict of them for several optimizers.
+        """Return a scaled `param_scheduler` setting: one config, a list, or a dict of them for several optimizers.
 
         Raises:
-            ConfigError: for a scheduler that ends before it begins.
+            ConfigError: if a scheduler ends before it begins.
         """
         if isinstance(configs, Mapping) and "type" not in configs:
             return {name: self.scale(config) for name, config in configs.items()}
@@ -62,7 +62,7 @@ class Schedulers:
         return [self._scale_one(config, place) if _counts(config) else config for config in configs]
 
     def _by_iteration(self, config: Any) -> Any:
-        """Do what `convert_to_iter_based` asks for, by the recipe's epochs; those of the run differ in length."""
+        """Apply `convert_to_iter_based` by the length of the recipe's epochs, as those of the run vary."""
         if isinstance(config, _ParamScheduler) and not config.by_epoch:
             self.left.append(f"param_scheduler: {name_of(type(config))}, which is built already")
         if not isinstance(config, Mapping) or not config.get("convert_to_iter_based") or self.epoch_length is None:
@@ -81,10 +81,10 @@ class Schedulers:
         return result
 
     def _places(self, configs: list[Any]) -> Callable[[float], int]:
-        """Return the function that gives where an iteration of the recipe lies in the run.
+        """Return a function that maps an iteration of the recipe to one of the run.
 
-        Phases that meet go on meeting, and one of several iterations keeps two at least: the host's warm-up in one
-        iteration would stay at its first value.
+        Adjacent phases remain adjacent. A phase of several iterations keeps at least two, as the host's warm-up would
+        stay at its first value with only one.
         """
         points: set[float] = set()
         for config in configs:
@@ -127,7 +127,7 @@ def _counts(config: Any) -> bool:
 
 
 def _lengths(config: Mapping[str, Any]) -> list[float]:
-    """Return the iterations from `begin` on that have a place of their own; the ends of periods come last."""
+    """Return the points of a scheduler in iterations after `begin`; the ends of its periods come last."""
     periods = config.get("periods", [])
     return [
         *(config[key] for key in LENGTHS if is_number(config.get(key))),

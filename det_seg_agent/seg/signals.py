@@ -1,4 +1,4 @@
-"""Per-image signals of an `EncoderDecoder`, from its stock training forward."""
+"""Per-image signals of an `EncoderDecoder`, recorded by hooks in its training forward. `AgentHook` uses them."""
 
 import math
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from det_seg_agent.seg.heads import check_model, heads_of, losses_of, seen_head
 
 
 def nearest(size: int, wanted: int, device: torch.device) -> Tensor:
-    """Return (wanted,) int64: which of `size` pixels is nearest to the centre of each of `wanted` ones."""
+    """Return (wanted,) int64: for each of `wanted` output pixels, the nearest of `size` input pixels."""
     places = torch.arange(size, dtype=torch.float32, device=device)
     return F.interpolate(places[None, None], size=wanted, mode="nearest-exact")[0, 0].long()
 
 
 def resized(labels: Sequence[Tensor] | Tensor, size: torch.Size) -> Tensor:
-    """Return B labels of one size (H, W) at another, (B, h, w) int32: the pixel nearest to each centre."""
+    """Resize B labels (H, W) to `size` (h, w) by nearest neighbour; return (B, h, w) int32."""
     device = labels[0].device
     rows, columns = (nearest(n, m, device) for n, m in zip(labels[0].shape, size, strict=True))
     result = torch.empty(len(labels), *size, dtype=torch.int32, device=device)
@@ -29,12 +29,12 @@ def resized(labels: Sequence[Tensor] | Tensor, size: torch.Size) -> Tensor:
 
 
 def pixel_counts(predicted: Tensor, label: Tensor, valid: Tensor, classes: int) -> Tensor:
-    """Return, by image and class, the valid pixels that are right, predicted and labelled, (3, B, classes) float32.
+    """Count, by image and class, the valid pixels that are correct, predicted and labelled; (3, B, classes) float32.
 
     Args:
-        predicted: (B, h, w) int64, class of each pixel.
-        label: (B, h, w) int64.
-        valid: (B, h, w) bool; what lies outside does not count.
+        predicted: (B, h, w) int64, predicted class of each pixel.
+        label: (B, h, w) int64, true class of each pixel.
+        valid: (B, h, w) bool; other pixels do not count.
         classes: number of classes.
     """
     counts = torch.zeros(3, len(label), classes, device=label.device)
@@ -49,11 +49,11 @@ def pixel_counts(predicted: Tensor, label: Tensor, valid: Tensor, classes: int) 
 def sufficiency(counts: Tensor) -> Tensor:
     """Return min(precision, recall) of each image, both averaged over classes, (B,) float32 in [0, 1].
 
-    AFSS (arXiv 2603.17684, section 3) defines it for boxes; here pixels are what is found. Precision counts the classes
-    that are predicted, recall those that are there.
+    AFSS (arXiv 2603.17684, section 3) defines it for boxes; we use pixels instead. Precision is averaged over the
+    predicted classes, recall over the labelled ones.
 
     Args:
-        counts: (3, B, classes) of `pixel_counts`; those of parts of the images may be added up.
+        counts: (3, B, classes) from `pixel_counts`; counts of parts of the images may be summed.
     """
     right, predicted, labelled = counts
     precision, recall = (
@@ -65,17 +65,19 @@ def sufficiency(counts: Tensor) -> Tensor:
 def image_signals(
     logits: Tensor, labels: Sequence[Tensor] | Tensor, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each image's mean cross-entropy over valid pixels, their mean entropy over ln(classes), and sufficiency.
+    """Return each image's loss, entropy and sufficiency, from logits and labels.
 
-    Rows are read in parts: it takes less memory than one float32 copy of the logits.
+    The loss is the mean cross-entropy over valid pixels; the entropy is their mean entropy divided by ln(classes).
+    Rows are processed in parts, which needs less memory than one float32 copy of the logits.
 
     Args:
-        logits: (B, C, h, w) of the decode head, before up-sampling, any float dtype; C = 1 is a sigmoid's.
-        labels: B labels (H, W) int64; the pixel nearest to a logit's centre counts.
+        logits: (B, C, h, w) logits of the decode head, before up-sampling, of any float dtype; C = 1 means sigmoid.
+        labels: B labels (H, W) int64, resized to the logits by nearest neighbour.
         ignore_index: label that does not count.
 
     Returns:
-        Three (B,) float32, entropy and `sufficiency` in [0, 1]; the first two NaN for an image without a valid pixel.
+        Three (B,) float32 tensors; entropy and `sufficiency` are in [0, 1]. Loss and entropy are NaN for an image
+        without valid pixels.
     """
     with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
         logits = logits.detach()
@@ -84,12 +86,12 @@ def image_signals(
         label = resized(labels, logits.shape[2:])
         read = [_sums(*part, ignore_index) for part in zip(logits.split(step, 2), label.split(step, 1), strict=True)]
         sums, counts = (sum(column) for column in zip(*read, strict=True))
-        loss, entropy, valid = sums  # no valid pixel gives NaN: such an image tells nothing
+        loss, entropy, valid = sums  # 0 / 0 = NaN without valid pixels
         return loss / valid, entropy / valid, sufficiency(counts)
 
 
 def _sums(logits: Tensor, label: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Return sums over the valid pixels of some rows, (3, B): loss, entropy, pixels; and their `pixel_counts`."""
+    """Return sums over the valid pixels of some rows, (3, B): loss, entropy and pixels; and their `pixel_counts`."""
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], 1)
     classes, label = logits.shape[1], label.long()
@@ -106,30 +108,33 @@ def _sums(logits: Tensor, label: Tensor, ignore_index: int) -> tuple[Tensor, Ten
 
 
 def pooled(features: Any, wanted: Any) -> Tensor:
-    """Return (B, F) float32: the decode head's input levels, averaged over space and joined.
+    """Return (B, F) float32: the decode head's input levels, averaged over space and concatenated.
 
     Args:
-        features: a tensor (B, C, h, w), or a sequence of them, as the backbone or the neck returns.
-        wanted: the head's `in_index`, a level or several.
+        features: a tensor (B, C, h, w) or a sequence of them, from the backbone or the neck.
+        wanted: the head's `in_index`, one level or several.
     """
     levels = [features] if isinstance(features, Tensor) else features
     picked = [levels[i] for i in (wanted if isinstance(wanted, list | tuple) else [wanted])]
-    maps = [level if isinstance(level, Tensor) else level[0] for level in picked]  # a ViT may add its class token
-    # On CUDA the sum casts as it reads, without a float32 copy of the level.
+    maps = [level if isinstance(level, Tensor) else level[0] for level in picked]  # a ViT may return (map, class token)
+    # With `dtype`, CUDA casts while reducing, without a float32 copy of the level.
     return torch.cat([level.detach().mean((2, 3), dtype=torch.float32) for level in maps], 1)
 
 
 class SignalTap:
-    """Reads signals off a model's training forwards by forward hooks; the forward itself is the stock one.
+    """Records signals of a model's training forwards by forward hooks; the forward itself does not change.
 
     Args:
         model: the segmentor, not its distributed wrapper.
-        weighted: whether losses are to be scaled by image.
+        weighted: whether losses are weighted by image.
 
     Attributes:
         signals: loss (B,), entropy (B,), features (B, F), sufficiency (B,) of the last training forward.
-        weights: (B,) factors of the losses of the next forward, or None; they are moved to the model's device when
-            they are set, without waiting for it.
+        weights: (B,) loss weights for the next forward, or None. Setting them copies them to the model's device
+            without synchronisation.
+
+    Raises:
+        ConfigError: if the model is not supported.
     """
 
     def __init__(self, model: Any, weighted: bool):
@@ -149,18 +154,18 @@ class SignalTap:
 
     @property
     def weights(self) -> Tensor | None:
-        """Factors of the losses of the next forward."""
+        """Loss weights (B,) for the next forward, or None."""
         return self._weights
 
     @weights.setter
     def weights(self, given: Tensor | None) -> None:
         device = self._head.conv_seg.weight.device
         if given is not None and device.type == "cuda":
-            given = given.pin_memory()  # else the copy waits for all that the device has to do
+            given = given.pin_memory()  # a copy from pageable memory would synchronise
         self._weights = given if given is None else given.to(device, non_blocking=True)
 
     def remove(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
 
@@ -180,7 +185,7 @@ class SignalTap:
         self._logits = self._features = None
 
     def _weigh(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        if self.weights is None or kwargs.get("reduction_override") == "none":  # OHEM looks at plain losses
+        if self.weights is None or kwargs.get("reduction_override") == "none":  # OHEM needs unweighted losses
             return None
         weight = self.weights.view(-1, 1, 1).expand_as(args[1])
         given = kwargs.get("weight")

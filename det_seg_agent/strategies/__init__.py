@@ -1,4 +1,4 @@
-"""The strategies; importing this package registers them."""
+"""The strategies, used by `Selector`; importing this package registers them."""
 
 from det_seg_agent.strategies.afss import Afss
 from det_seg_agent.strategies.base import (

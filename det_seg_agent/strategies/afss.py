@@ -1,4 +1,4 @@
-"""AFSS: review what is learned, train on what is not (arXiv 2603.17684), at a given ratio."""
+"""The strategy `afss` (AFSS, arXiv 2603.17684), with a given or the published budget."""
 
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from det_seg_agent.strategies.base import Request, Selection, Strategy, register
 
 
 class AfssOptions(BaseModel):
-    """The published rule's figures."""
+    """Options of `Afss`; the defaults are the published values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -26,13 +26,13 @@ class AfssOptions(BaseModel):
 
 @register("afss")
 class Afss(Strategy):
-    """Samples in three levels of sufficiency, min(precision, recall): hard ones all, the others in turns.
+    """Splits samples into hard, moderate and easy by sufficiency, min(precision, recall), and replays learned ones.
 
-    The published rule (`native`) lets the budget follow from the levels: all hard samples, the reviews and the shares.
-    By default the budget is given. Places go in this order, at random within each: reviews that are due, the moderate
-    share, the easy share, the hard ones; what is left of the budget goes to the remaining samples, least sufficient
-    first. Sufficiency is that of the last training forward that showed a sample, augmented as it was; the paper
-    refreshes it by extra inference every five epochs.
+    In the published rule (`native`) the levels determine the budget: all hard samples, a share of the moderate and of
+    the easy ones, and every sample whose review interval has passed. By default the budget is given and filled in
+    this order, at random within each group: reviews, the moderate share and the easy share, hard samples, then the
+    remaining samples by ascending sufficiency. Sufficiency comes from the last (augmented) training forward of a
+    sample; the paper refreshes it by extra inference every five epochs.
     """
 
     Options: ClassVar[type[BaseModel]] = AfssOptions
@@ -44,15 +44,15 @@ class Afss(Strategy):
         self.fixed_budget = not self.options.native
 
     def select(self, request: Request) -> Selection:
-        """Return `count` samples; native: as many as the rule takes, and at least one."""
+        """Return `count` samples (native: as many as the rule takes, at least one)."""
         o, table = self.options, self.table
-        # Unseen ones are hard; a sample whose signals were not finite is left to chance and reviews.
+        # Never-seen samples count as hard; samples without finite signals count as easy.
         known = torch.where(table.never_seen(), 0.0, table.sufficiency.nan_to_num(nan=1.0))
         table.score = 1 - known
         easy = known > o.easy
         moderate = (known >= o.moderate) & ~easy
         chance = torch.rand(len(table), generator=generator(self.seed, "afss", request.pass_index))
-        unseen = request.pass_index - 1 - table.last_pass.long()  # passes since the last sight
+        unseen = request.pass_index - 1 - table.last_pass.long()  # passes since last trained on
         due = (easy & (unseen >= o.easy_review)) | (moderate & (unseen >= o.moderate_review))
         level = torch.full((len(table),), 3.0)
         level[~easy & ~moderate] = 2
@@ -62,13 +62,13 @@ class Afss(Strategy):
         count = max(1, int((level < 3).sum())) if o.native else request.count
         rest = torch.where(level == 3, known, 0.0)
         order = chance.argsort()
-        for key in (rest, level):  # stable: by level, then sufficiency among the rest, then chance
+        for key in (rest, level):  # stable sorts: by level, then sufficiency (rest only), then at random
             order = order[key[order].argsort(stable=True)]
         return Selection(order[:count].sort().values)
 
     @staticmethod
     def _share(free: Tensor, level: Tensor, due: Tensor, share: float, chance: Tensor) -> Tensor:
-        """Return indices of `free` samples that fill `share` of a level beside those that are due."""
+        """Return random `free` samples that, with those to be reviewed, make up `share` of a level."""
         count = max(0, round(share * int(level.sum())) - int((level & due).sum()))
         index = free.nonzero().squeeze(1)
         return index[chance[index].argsort()[:count]]

@@ -1,4 +1,4 @@
-"""The interface of a strategy and the registry that strategies join."""
+"""The interface of strategies and their registry. `Selector` resolves and calls strategies through it."""
 
 import importlib
 from abc import ABC, abstractmethod
@@ -24,7 +24,7 @@ class NoOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Request:
-    """What a pass asks for: `count` samples, `ratio` of the data set, in pass `pass_index` of `total_passes`."""
+    """Request for `count` samples, `ratio` of the data set, in pass `pass_index` (from 0) of `total_passes`."""
 
     pass_index: int
     total_passes: int
@@ -34,7 +34,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Selection:
-    """`indices` (n,) int64, rising and distinct; `weights` (n,) float32 > 0, factors of their losses; None: all 1."""
+    """The samples of a pass and their loss weights.
+
+    Attributes:
+        indices: (n,) int64, ascending and distinct.
+        weights: (n,) float32 > 0, factors of the samples' losses; None means 1 for all.
+    """
 
     indices: Tensor
     weights: Tensor | None = None
@@ -80,40 +85,44 @@ class Strategy(ABC):
         return options
 
     def observe(self, samples: SampleSignals, pass_index: int, total_passes: int) -> None:  # noqa: B027
-        """Take the signals of a finished pass; by default the score table is all that is needed.
+        """Learn from the signals of a finished pass; does nothing by default, as the score table is updated already.
 
-        Called on rank 0 alone, in one thread, as all that follows.
+        This and the methods below are called on rank 0 only, in one thread.
 
         Args:
-            samples: one row per sample that the pass showed, at least one; features are in `table.features`.
-            pass_index: the pass, from 0.
-            total_passes: passes of the run.
+            samples: one row per observed sample, at least one; features are in `table.features`.
+            pass_index: index of the pass, from 0.
+            total_passes: number of passes in the run.
         """
 
     def observe_images(self, signals: Signals, pass_index: int, total_passes: int) -> None:  # noqa: B027
-        """Take the images of a finished pass, at least one, in the order of training; called with `needs_images`."""
+        """Learn from the images of a finished pass, at least one, in training order; called if `needs_images`."""
 
     @abstractmethod
     def select(self, request: Request) -> Selection:
-        """Return the selection of a pass; asked only for passes with a ratio below 1."""
+        """Return the selection of a pass; called only for passes with a ratio below 1."""
 
     def stats(self) -> dict[str, float]:
-        """Return figures of the last `observe`, by `stat_names`: any of balance, reward, policy_entropy."""
+        """Return the figures of the last `observe` named in `stat_names`: any of balance, reward, policy_entropy."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that lasts, as tensors and primitives; the table is saved elsewhere."""
+        """Return the strategy's state as tensors and primitives, without the table, which is saved elsewhere."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
-        """Take over what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
 
 
 _REGISTRY: dict[str, type[Strategy]] = {}
 
 
 def register(name: str) -> Callable[[type[Strategy]], type[Strategy]]:
-    """Return a class decorator that makes a strategy available as `agent.strategy=name`."""
+    """Return a class decorator that makes a strategy available as `agent.strategy=name`.
+
+    Raises:
+        ConfigError: when applied, if the class is not a `Strategy` or the name is taken.
+    """
 
     def add(cls: type[Strategy]) -> type[Strategy]:
         if not issubclass(cls, Strategy):
@@ -128,7 +137,7 @@ def register(name: str) -> Callable[[type[Strategy]], type[Strategy]]:
 
 
 def strategy_names() -> list[str]:
-    """Return the registered names."""
+    """Return the registered names, sorted."""
     return sorted(_REGISTRY)
 
 
@@ -136,7 +145,7 @@ def strategy_class(name: str) -> type[Strategy]:
     """Return the class for a registered name or 'package.module:Class'.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is no such strategy.
     """
     if name in _REGISTRY:
         return _REGISTRY[name]
@@ -167,15 +176,15 @@ def resolve(settings: Settings) -> tuple[type[Strategy], Any]:
 
 
 def refuse_inert(options: BaseModel, defaults: BaseModel, inert: dict[str, str]) -> None:
-    """Refuse options that were changed and have no effect.
+    """Refuse options that were changed from their defaults but have no effect.
 
     Args:
-        options: those in force.
-        defaults: what they are when nothing is set.
-        inert: option -> why it has no effect, for those that have none now.
+        options: the effective options.
+        defaults: the options when nothing is set.
+        inert: maps each option without effect to the reason.
 
     Raises:
-        ConfigError: naming the first of them.
+        ConfigError: naming the first such option.
     """
     for name, why in inert.items():
         value = getattr(options, name)

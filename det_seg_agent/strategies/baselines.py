@@ -1,4 +1,4 @@
-"""Strategies that learn nothing: full, random, and the largest last loss or entropy."""
+"""Baseline strategies without learning (full, random, top loss, top entropy), and `top`, which other rules use."""
 
 import torch
 
@@ -9,18 +9,18 @@ from det_seg_agent.strategies.round_robin import top
 
 @register("full")
 class Full(Strategy):
-    """Every sample in every pass: the stock training, observed."""
+    """Selects every sample in every pass: ordinary training, with signals recorded."""
 
     selects_all = True
 
     def select(self, request: Request) -> Selection:
-        """Return all."""
+        """Return all samples."""
         return Selection(torch.arange(len(self.table)))
 
 
 @register("random")
 class Random(Strategy):
-    """A uniform draw without replacement, anew for each pass."""
+    """Selects samples uniformly without replacement, independently in each pass."""
 
     def select(self, request: Request) -> Selection:
         """Return `count` random samples."""
@@ -31,19 +31,19 @@ class Random(Strategy):
 
 @register("loss")
 class TopLoss(Strategy):
-    """The samples with the largest loss at last sight."""
+    """Selects the samples with the largest last observed loss."""
 
     def select(self, request: Request) -> Selection:
-        """Return the `count` samples of the largest loss, unseen ones first."""
+        """Return the `count` samples with the largest loss, never-observed samples first."""
         self.table.score = self.table.last("loss")
         return Selection(top(self.table.score, request.count, generator(self.seed, "ties", request.pass_index)))
 
 
 @register("entropy")
 class TopEntropy(Strategy):
-    """The samples with the largest entropy at last sight."""
+    """Selects the samples with the largest last observed entropy."""
 
     def select(self, request: Request) -> Selection:
-        """Return the `count` samples of the largest entropy, unseen ones first."""
+        """Return the `count` samples with the largest entropy, never-observed samples first."""
         self.table.score = self.table.last("entropy")
         return Selection(top(self.table.score, request.count, generator(self.seed, "ties", request.pass_index)))

@@ -117,7 +117,7 @@ class DataAgentPaper(Strategy):
         return Selection(indices, torch.full((len(indices),), 1 / request.ratio) if self.weighs else None)
 
     def stats(self) -> dict[str, float]:
-        """Return balance w, mean reward (before normalisation) and policy entropy in nats of the last pass."""
+        """Return the last pass's balance w, mean reward (before normalisation) and policy entropy in nats."""
         return self._stats
 
     def state_dict(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class DataAgentPaper(Strategy):
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.norm.load_state_dict(state["norm"])
         self.ppo = None
         if state["ppo"] is not None:

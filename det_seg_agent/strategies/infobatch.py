@@ -1,4 +1,4 @@
-"""InfoBatch (Qin et al., ICLR 2024) at a given ratio."""
+"""The strategy `infobatch` (InfoBatch, Qin et al., ICLR 2024), with a given or the published budget."""
 
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ MIN_KEEP = 0.1
 
 
 class InfoBatchOptions(BaseModel):
-    """The published rule's switch."""
+    """Options of `InfoBatch`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -23,13 +23,12 @@ class InfoBatchOptions(BaseModel):
 
 @register("infobatch")
 class InfoBatch(Strategy):
-    """Prunes at random among the samples below the mean loss and scales the kept ones' losses by 1 / keep probability.
+    """Prunes samples below the mean loss at random and scales the losses of those kept by 1 / keep probability.
 
-    The published rule (`native`) fixes the probability and lets the budget follow. By default the budget is given and
-    the probability follows: with n of N samples below the mean, k = count - (N - n) of them are kept, each with
-    probability k / n, so that the expected gradient is that of the full pass. Where this would leave them a
-    probability below 0.1, the threshold rises above the mean until it is 0.1: without that no unbiased rescaling
-    exists.
+    The published rule (`native`) fixes the probability, which determines the budget. By default the budget is given
+    and determines the probability: if n of N samples are below the mean, k = count - (N - n) of them are kept, each
+    with probability k / n, so that the expected gradient equals that of a full pass. If k / n would be below 0.1, the
+    threshold is raised above the mean until it is 0.1, because otherwise no unbiased rescaling exists.
     """
 
     Options: ClassVar[type[BaseModel]] = InfoBatchOptions
@@ -42,12 +41,12 @@ class InfoBatch(Strategy):
 
     @classmethod
     def resolved(cls, options: Any) -> Any:
-        """Refuse `prune` without `native`."""
+        """Return the options; refuse `prune` without `native`."""
         refuse_inert(options, cls.Options(), {} if options.native else {"prune": "unless native=true"})
         return options
 
     def select(self, request: Request) -> Selection:
-        """Return `count` samples (native: as many as the rule keeps) and their weights; the unseen are never pruned."""
+        """Return `count` samples (native: as many as the rule keeps) with weights; never-seen ones are not pruned."""
         loss = self.table.last("loss").nan_to_num(nan=float("inf"), neginf=float("-inf"))
         self.table.score = self.table.last("loss")
         known = loss.isfinite()
@@ -63,7 +62,7 @@ class InfoBatch(Strategy):
 
     @staticmethod
     def _selection(below: Tensor, keep: int, draw: torch.Generator) -> Selection:
-        """Keep `keep` of the samples in the mask `below`, at random, and all others."""
+        """Return all samples outside the mask `below`, and `keep` random ones inside it."""
         low = below.nonzero().squeeze(1)
         kept = low[torch.randperm(len(low), generator=draw)[:keep]]
         weight = torch.ones(len(below))

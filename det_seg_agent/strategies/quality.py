@@ -1,4 +1,4 @@
-"""Controls of the agent: the rule that it is rewarded by, and equal rates, both with the agent's turns."""
+"""Two controls for the agent with the same round-robin selection: its reward's target as a rule, and equal rates."""
 
 from typing import Any, ClassVar
 
@@ -15,16 +15,16 @@ from det_seg_agent.sums import SampleSignals
 
 @register("even")
 class Even(Strategy):
-    """Every sample at the same rate, in turns: what even coverage alone gives, beside a random draw."""
+    """Selects all samples at the same rate by round-robin: measures what even coverage alone gives over random."""
 
-    floor: float = 1.0  # least rate, as a share of the ratio
+    floor: float = 1.0  # lowest rate, as a fraction of the ratio
 
     def __init__(self, table: Any, seed: int, options: Any):
         super().__init__(table, seed, options)
         self.turns = Turns(len(table), seed)
 
     def select(self, request: Request) -> Selection:
-        """Return the `count` samples that are most due."""
+        """Return the `count` samples of highest round-robin priority."""
         self.table.score = self.weights()
         draw = generator(self.seed, "ties", request.pass_index)
         first = self.table.never_seen()
@@ -35,16 +35,16 @@ class Even(Strategy):
         return torch.ones(len(self.table))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how due each sample is."""
+        """Return the round-robin priorities."""
         return {"due": self.turns.due}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.turns.due = state["due"].clone()
 
 
 class QualityOptions(BaseModel):
-    """As the agent's options of the same names."""
+    """Options of `Quality`; they mean the same as the agent's options of these names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -54,10 +54,10 @@ class QualityOptions(BaseModel):
 
 @register("quality")
 class Quality(Even):
-    """The agent without its policy: a sample's weight is its quality q = w D + (1 - w) U itself, by rank.
+    """The agent without its policy: the weight of a sample is the rank of its quality q = w D + (1 - w) U.
 
-    The agent's reward is best at q (`rewards.reward`), and q follows from what is known of every sample: what the agent
-    adds to this rule is what learning adds.
+    The agent's matching reward is maximal at q (`reward.reward`), and q can be computed for every sample. The
+    difference between the agent and this rule is therefore the effect of learning.
     """
 
     Options: ClassVar[type[BaseModel]] = QualityOptions
@@ -69,11 +69,11 @@ class Quality(Even):
         self.floor = self.options.floor
 
     def observe(self, samples: SampleSignals, pass_index: int, total_passes: int) -> None:
-        """Take the levels of the pass."""
+        """Update the levels from the signals of the pass."""
         self.levels.update(samples)
 
     def weights(self) -> torch.Tensor:
-        """Return the rank of q among the samples of which it is known, and the middle for the others."""
+        """Return the rank of q in [0, 1] among the samples with a known q, and 0.5 for the others."""
         score = torch.full((len(self.table),), 0.5)
         index = self.levels.rows[:, ENTROPY].isfinite().nonzero().squeeze(1)
         if len(index):
@@ -82,10 +82,10 @@ class Quality(Even):
         return score
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how due each sample is, and its levels."""
+        """Return the round-robin priorities and the levels."""
         return {**super().state_dict(), "levels": self.levels.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         super().load_state_dict(state)
         self.levels.load_state_dict(state["levels"])

@@ -1,4 +1,7 @@
-"""Turns: each sample comes round at its rate, none is left out, and every selection has all kinds of samples."""
+"""Weighted round-robin: each sample is selected at its own rate and none is starved. The agent and its controls use it.
+
+A sample of rate 1/3 is selected in every third pass.
+"""
 
 import torch
 from torch import Tensor
@@ -10,17 +13,23 @@ GOLDEN = (5**0.5 - 1) / 2
 
 
 def phases(total: int, seed: int) -> Tensor:
-    """Return where in its turn each sample starts, (total,) float32 in [0, 1]: the golden ratio's multiples.
+    """Return initial priorities (total,) float32 in [0, 1]: multiples of the golden ratio modulo 1.
 
-    Any run of neighbours is spread evenly over the turn (Kronecker's low-discrepancy sequence), so that a selection
-    takes the same share of each part of a sorted data set or of a video, whose neighbours are alike.
+    This low-discrepancy (Kronecker) sequence spreads consecutive samples evenly, so that a selection takes the same
+    fraction of each part of a sorted data set or a video, where neighbours are similar.
     """
     start = torch.rand((), generator=generator(seed, "phases"), dtype=torch.float64)
     return ((start + torch.arange(total, dtype=torch.float64) * GOLDEN) % 1).float()
 
 
 def rates(weight: Tensor, count: int, floor: float) -> Tensor:
-    """Return rates (N,) that add up to `count`: floor * count / N + c * weight, cut at 1; weights (N,) are >= 0."""
+    """Return rates (N,) float32 that sum to `count`: min(1, floor * count / N + c * weight) with a suitable c.
+
+    Args:
+        weight: (N,) float32 >= 0.
+        count: size of a selection.
+        floor: lowest rate, as a fraction of count / N.
+    """
     n, floor = len(weight), floor * count / len(weight)
     weight = weight + 1e-6
     total, cut = weight.sum(dtype=torch.float64), torch.zeros((), dtype=torch.bool)
@@ -38,25 +47,28 @@ def rates(weight: Tensor, count: int, floor: float) -> Tensor:
 
 
 class Turns:
-    """How due each sample is, (num_samples,) float32: each pass it earns its rate, and a selection pays back one.
+    """Round-robin by priority: in each pass a priority grows by the sample's rate; being selected subtracts 1.
 
     Args:
-        num_samples: size of the training set.
-        seed: of where the first turns start; None to start all together.
+        num_samples: number of samples in the training set.
+        seed: seed of the initial priorities, see `phases`; None to start all at 0.
+
+    Attributes:
+        due: (num_samples,) float32, priority of each sample.
     """
 
     def __init__(self, num_samples: int, seed: int | None):
         self.due = torch.zeros(num_samples) if seed is None else phases(num_samples, seed)
 
     def take(self, weight: Tensor, count: int, floor: float, first: Tensor, draw: torch.Generator) -> Tensor:
-        """Return the `count` samples that are most due, rising; a sample of rate 1/3 so comes round every third pass.
+        """Update the priorities and return the `count` samples with the highest, (count,) int64, ascending.
 
         Args:
             weight: (num_samples,) float32 >= 0, see `rates`; NaN counts as 1.
             count: size of the selection.
-            floor: least rate, as a share of count / num_samples.
-            first: (num_samples,) bool, the samples that come before all others.
-            draw: breaks ties.
+            floor: lowest rate, as a fraction of count / num_samples.
+            first: (num_samples,) bool, samples to take before all others.
+            draw: generator that breaks ties.
         """
         self.due += rates(weight.nan_to_num(nan=1.0), count, floor)
         indices = top(self.due + UNSEEN * first, count, draw)
@@ -65,9 +77,15 @@ class Turns:
 
 
 def top(score: Tensor, count: int, draw: torch.Generator, first: Tensor | None = None) -> Tensor:
-    """Return the `count` indices of the highest scores, rising; those in the mask `first`, and NaN, come before all.
+    """Return the indices of the `count` highest scores, (count,) int64, ascending.
 
-    Of equal scores `draw` chooses: by index the first classes of a sorted data set would always win.
+    Ties are broken at random: breaking them by index would favour the first classes of a sorted data set.
+
+    Args:
+        score: (n,) float32; NaN ranks highest.
+        count: number of indices, from 1 to n.
+        draw: generator that breaks ties.
+        first: (n,) bool, samples that rank above all others; optional.
     """
     score = score.nan_to_num(nan=float("inf"))
     if first is not None:

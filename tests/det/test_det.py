@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from det_runs import TINY, fit, write_model
+from test_det_checkpoints import Stop, stopping
 from ultralytics.cfg import get_cfg
 from ultralytics.data import build_dataloader, build_yolo_dataset
 from ultralytics.data.utils import check_det_dataset
@@ -266,12 +267,16 @@ def test_a_run_counts_steps_and_leaves_everything(model_yaml: str, data_yaml: st
 
 
 def test_settings_cannot_change_on_resume(model_yaml: str, data_yaml: str, tmp_path: Path) -> None:
-    trainer = fit(model_yaml, data_yaml, tmp_path, "run", AgentDetectionTrainer.configured(ratio=0.4), epochs=2)
-    from det_seg_agent.det.resume import find_state
-
-    with pytest.raises(ConfigError, match="start a new run"):
-        (trainer.wdir / "agent_last.pt").unlink()
-        find_state(trainer.wdir / "last.pt")
+    first = stopping(AgentDetectionTrainer.configured(ratio=0.4), 1)
+    with pytest.raises(Stop):
+        fit(model_yaml, data_yaml, tmp_path, "run", first, epochs=3)
+    last = tmp_path / "run/weights/last.pt"
+    for changed in ({"ratio": 0.5}, {"strategy": "random"}, {"options": {"floor": 0.9}}):
+        key = next(iter(changed))
+        with pytest.raises(ConfigError, match=rf"agent.{key} cannot change on resume: the run has agent.{key}="):
+            YOLO(last).train(trainer=AgentDetectionTrainer.configured(**changed), resume=True)
+    YOLO(last).train(trainer=AgentDetectionTrainer.configured(ratio=0.4), resume=True)
+    assert len((tmp_path / "run/results.csv").read_text().splitlines()) == 4
 
 
 # Command line and judging -------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import contextlib
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def model_yaml(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def both(
     model_yaml: str, data_yaml: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., tuple[Any, Any]]]:
+) -> Callable[..., tuple[Any, Any]]:
     """Return what gives the arguments of the host's and of our trainer for words; None where they are refused."""
 
     def stop(trainer: Any) -> None:
@@ -99,7 +99,7 @@ def both(
         line = [*fixed, *words] if base else list(words)
         return arguments(stock, line), arguments(main, line)
 
-    yield compare
+    return compare
 
 
 @pytest.mark.parametrize("value", NAMES)

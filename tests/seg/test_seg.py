@@ -276,8 +276,8 @@ def test_a_resume_that_cannot_be_exact_is_refused(scenes: Path, tmp_path: Path) 
     fit(config_of(scenes, tmp_path, **ITERS, agent__ratio=0.4), 14)
     with pytest.raises(ConfigError, match=r"agent.ratio=0.4"):
         fit(config_of(scenes, tmp_path, **ITERS, agent__ratio=0.5, resume=True))
+    other = {"train_dataloader__dataset__indices": 40}
     with pytest.raises(StateError, match="images are not those"):
-        other = {"train_dataloader__dataset__indices": 40}
         fit(config_of(scenes, tmp_path, **ITERS, agent__ratio=0.4, resume=True, **other))
     path = tmp_path / "iter_12.pth"
     state = torch.load(path, weights_only=False)

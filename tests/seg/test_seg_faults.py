@@ -84,7 +84,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     stock = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="File too large"):
             files.put(b"x" * 5000, tmp_path / "iter_2.pth")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

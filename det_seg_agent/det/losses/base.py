@@ -12,12 +12,12 @@ LN2 = math.log(2)
 
 
 class Split:
-    """What a criterion is taken apart by.
+    """Base class: decomposes a criterion's loss by image.
 
     Attributes:
         stock: the criterion.
-        scored: the criterion whose assigner gives the targets of the branch that predicts, where there is one.
-        sees_features: whether the criterion gets the head's inputs; they are taken off the head where it does not.
+        scored: the criterion whose assigner makes the targets of the predicting branch; None if there is none.
+        sees_features: whether the criterion receives the head's inputs; otherwise a hook on the head records them.
     """
 
     scored: Any = None
@@ -27,43 +27,43 @@ class Split:
         self.stock = stock
 
     def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
-        """Get ready for a batch of images, with factors (B,) of their losses or None."""
+        """Prepare for a batch of B images with loss weights (B,) or None."""
         raise NotImplementedError
 
     def call(self, preds: Any, batch: dict[str, Any], **more: Any) -> Any:
-        """Return what the criterion returns."""
+        """Return the criterion's result."""
         return self.stock(preds, batch, **more)
 
     def parts(self) -> Tensor:
-        """Return (B, K) float32: each image's part of every loss item, with gains, in the host's order."""
+        """Return (B, K) float32: each image's part of each loss item, including gains, in the host's order."""
         raise NotImplementedError
 
     def total(self) -> Tensor:
-        """Return (B,) float32: each image's part of what is minimised, of which a batch's loss is the sum.
+        """Return (B,) float32: each image's part of the minimised loss; the batch's loss is the sum.
 
-        The host multiplies it by the batch's size, but for classification and RT-DETR.
+        The host multiplies the loss by the batch size, except for classification and RT-DETR.
         """
         return self.parts().sum(1)
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
-        """Return (B,) float32 in [0, 1], of the predictions that `call` got."""
+        """Return the entropy (B,) float32 in [0, 1] of the predictions `preds`."""
         raise NotImplementedError
 
     def features(self, preds: Any) -> Tensor:
-        """Return (B, F) float32, where `sees_features`."""
+        """Return the features (B, F) float32; only if `sees_features`."""
         raise NotImplementedError
 
 
 class BatchState:
-    """What the terms of one loss share about a batch of B images.
+    """State of a batch of B images that the terms of one loss share.
 
     Attributes:
         images: B.
-        weights: (B,) factors of the images' losses, or None.
+        weights: (B,) float32, loss weights of the images, or None.
         foreground: (B, A) bool, the assigned anchors.
-        rows: (N,) int64, the image of each assigned anchor, in the order of `foreground`.
+        rows: (N,) int64, image of each assigned anchor, in the order of `foreground`.
         normaliser: `target_scores_sum`, by which the host divides.
-        parts: name of a loss item -> (B,) float32, each image's part of it, unweighted and without the host's gain.
+        parts: maps a loss item to (B,) float32, each image's part of it, unweighted and without the host's gain.
     """
 
     weights: Tensor | None
@@ -72,12 +72,12 @@ class BatchState:
     normaliser: Any
 
     def begin(self, images: int, weights: Tensor | None) -> None:
-        """Forget the last batch."""
+        """Reset for a batch of `images` images with loss weights (B,) or None."""
         self.images, self.weights, self.normaliser = images, weights, 1
         self.parts: dict[str, Tensor] = {}
 
     def take(self, name: str, values: Tensor, rows: Tensor, divisor: Any) -> Tensor:
-        """Note the parts of item `name`, and return the values (N, ...), weighted where images are weighted."""
+        """Record the parts of item `name`, and return the values (N, ...), weighted if images are weighted."""
         own = values.detach().float()
         own = own.flatten(1).sum(1) if own.dim() > 1 else own
         self.parts[name] = own.new_zeros(self.images).index_add(0, rows, own) / divisor
@@ -86,18 +86,18 @@ class BatchState:
         return values * self.weights[rows].view(-1, *[1] * (values.dim() - 1))
 
     def in_order(self) -> Tensor:
-        """Return (B,) int64: the images with assigned anchors, in order, and then the others."""
+        """Return (B,) int64: the images with assigned anchors in ascending order, then the others."""
         return self.foreground.any(1).int().argsort(descending=True, stable=True)
 
 
 def binary_entropy(logit: Tensor) -> Tensor:
-    """Return the entropy, over ln 2, of sigmoid(logit), of the same shape."""
+    """Return the entropy of sigmoid(logit) divided by ln 2, of the same shape."""
     p = logit.sigmoid()
     return -(p * F.logsigmoid(logit) + (1 - p) * F.logsigmoid(-logit)) / LN2
 
 
 def softmax_entropy(logits: Tensor) -> Tensor:
-    """Return the entropy, over ln C, of the softmax over dimension 1; of the sigmoid where C is 1."""
+    """Return the entropy of the softmax over dimension 1, of size C, divided by ln C; of the sigmoid if C is 1."""
     logits = logits.detach().float()
     if logits.shape[1] == 1:
         return binary_entropy(logits[:, 0])
@@ -106,10 +106,14 @@ def softmax_entropy(logits: Tensor) -> Tensor:
 
 
 def entropy_of(scores: Tensor, foreground: Tensor) -> Tensor:
-    """Return (B,) in [0, 1]: mean binary entropy, over ln 2, of the best class at the places that matter.
+    """Return (B,) float32 in [0, 1]: mean binary entropy, divided by ln 2, of the best class at the relevant anchors.
 
-    These are the assigned anchors and then the most confident ones, `PLACES` together, out of thousands of background
-    anchors. `scores` are logits (B, nc, A); `foreground` is (B, A) bool.
+    These are `PLACES` anchors: the assigned ones first, then the most confident ones; thousands of background anchors
+    are left out.
+
+    Args:
+        scores: (B, nc, A) logits.
+        foreground: (B, A) bool, assigned anchors.
     """
     best = scores.detach().float().amax(1)
     places = (best + 1e4 * foreground).topk(min(PLACES, best.shape[1]), dim=1).indices
@@ -117,19 +121,19 @@ def entropy_of(scores: Tensor, foreground: Tensor) -> Tensor:
 
 
 def pooled(levels: Any) -> Tensor:
-    """Return (B, F) float32: feature maps (B, C, h, w), one or several, averaged over space and joined."""
+    """Return (B, F) float32: one or several feature maps (B, C, h, w), averaged over space and concatenated."""
     levels = [levels] if isinstance(levels, Tensor) else levels
     return torch.cat([level.detach().float().flatten(2).mean(2) for level in levels], 1)
 
 
 class FeatureTap:
-    """Takes the pooled inputs of a head as they come, by a forward pre-hook.
+    """Records the pooled inputs of a head by a forward pre-hook.
 
-    A copy or a pickle of it, as in the EMA model and the checkpoints made of it, does nothing and needs no module of
-    ours: it is a built-in that returns the inputs as they are.
+    A copy or pickle, as in the EMA model and its checkpoints, is a built-in function that has no effect, so loading
+    one does not need our package.
 
     Attributes:
-        last: (B, F) float32, of the last training forward.
+        last: (B, F) float32, pooled inputs of the last training forward.
     """
 
     last: Tensor
@@ -139,6 +143,7 @@ class FeatureTap:
         (head if linear is None else linear).register_forward_pre_hook(self)
 
     def __call__(self, module: nn.Module, args: Any) -> None:
+        """Keep the pooled inputs of a training forward."""
         if module.training:
             inputs = args[0]
             flat = isinstance(inputs, Tensor) and inputs.dim() == 2

@@ -9,14 +9,14 @@ from det_seg_agent.det.losses.base import Split, softmax_entropy
 
 
 class Classification(Split):
-    """`v8ClassificationLoss`: a mean over images. It has no terms to replace, and is called for itself."""
+    """Split of `v8ClassificationLoss`, a mean over images. No term is replaced."""
 
     def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
         """See `Split`."""
         self.weights = weights
 
     def call(self, preds: Any, batch: dict[str, Any], **more: Any) -> Any:
-        """Return what the stock criterion does, for weighted images too."""
+        """Return the stock criterion's result, weighted if there are weights."""
         logits = preds[1] if isinstance(preds, list | tuple) else preds
         loss = F.cross_entropy(logits, batch["cls"], reduction="none")
         self.own = loss.detach().float() / len(loss)
@@ -29,5 +29,5 @@ class Classification(Split):
         return self.own[:, None]
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
-        """See `Split`; of the softmax, over ln(classes)."""
+        """See `Split`; of the softmax, divided by ln(classes)."""
         return softmax_entropy(preds[1] if isinstance(preds, list | tuple) else preds)

@@ -33,7 +33,7 @@ ITEMS = {
 
 
 class Dense(Split):
-    """`v8DetectionLoss` and what is derived from it."""
+    """Split of `v8DetectionLoss` and its subclasses."""
 
     sees_features = True
 
@@ -80,7 +80,7 @@ class Dense(Split):
         return torch.stack(columns, 1)
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
-        """See `Split`; binary, of the best class."""
+        """See `Split`; binary entropy of the best class."""
         return entropy_of(self.stock.parse_output(preds)["scores"], self.state.foreground)
 
     def features(self, preds: Any) -> Tensor:
@@ -89,10 +89,10 @@ class Dense(Split):
 
 
 class ImageBce(nn.BCEWithLogitsLoss):
-    """The element-wise class loss (B, A, nc), times the images' weights where there are any.
+    """Element-wise class loss (B, A, nc), multiplied by the images' weights if there are any.
 
     Attributes:
-        cls: (B,) each image's sum, with class weights and without the images' own.
+        cls: (B,) float32, sum for each image, with class weights but without image weights.
     """
 
     class_weights: Tensor | None = None
@@ -103,7 +103,7 @@ class ImageBce(nn.BCEWithLogitsLoss):
         self.state = state
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Return the stock tensor."""
+        """Return the stock tensor, weighted if images are weighted."""
         out: Tensor = super().forward(input, target)
         # Now, as the host goes on to multiply by its class weights in place.
         scores = out.detach().float()
@@ -113,18 +113,18 @@ class ImageBce(nn.BCEWithLogitsLoss):
 
 
 class ImageBboxLoss(BboxLoss):
-    """(1 - CIoU) and DFL (arXiv 2006.04388) or L1 of `BboxLoss`, per assigned anchor, times its target score."""
+    """`BboxLoss`: (1 - CIoU) and DFL (arXiv 2006.04388) or L1 per assigned anchor, times its target score."""
 
     def __init__(self, reg_max: int, state: BatchState):
         super().__init__(reg_max)
         self.state = state
 
     def overlap(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Return (N, 1)."""
+        """Return the CIoU (N, 1)."""
         return bbox_iou(pred, target, xywh=False, CIoU=True)
 
     def distances(self, anchors: Tensor, target: Tensor, reg_max: int | None) -> Tensor:
-        """Return (B, A, 4)."""
+        """Return the distances (B, A, 4) from anchors to box sides."""
         return bbox2dist(anchors, target, reg_max)
 
     def forward(
@@ -139,7 +139,7 @@ class ImageBboxLoss(BboxLoss):
         imgsz: Tensor,
         stride: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Return (box, DFL or L1) losses, scalars."""
+        """Return the box loss and the DFL or L1 loss, both scalars."""
         state, at = self.state, fg_mask.nonzero(as_tuple=True)
         state.foreground, state.rows, state.normaliser = fg_mask, at[0], target_scores_sum
         score = target_scores[at].sum(-1, keepdim=True)
@@ -159,21 +159,21 @@ class ImageBboxLoss(BboxLoss):
 
 
 class ImageRotatedBboxLoss(ImageBboxLoss):
-    """(1 - ProbIoU) and DFL or L1 of `RotatedBboxLoss`."""
+    """`RotatedBboxLoss`: (1 - ProbIoU) and DFL or L1."""
 
     floor = 0.01  # the host's
 
     def overlap(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Return (N, 1)."""
+        """Return the CIoU (N, 1)."""
         return probiou(pred, target, floor=self.floor)
 
     def distances(self, anchors: Tensor, target: Tensor, reg_max: int | None) -> Tensor:
-        """Return (B, A, 4)."""
+        """Return the distances (B, A, 4) from anchors to box sides."""
         return rbox2dist(target[..., :4], anchors, target[..., 4:5], reg_max=reg_max)
 
 
 class ImageAngles:
-    """`v8OBBLoss.calculate_angle_loss`."""
+    """Replacement of `v8OBBLoss.calculate_angle_loss`."""
 
     def __init__(self, state: BatchState):
         self.state = state
@@ -181,7 +181,7 @@ class ImageAngles:
     def __call__(
         self, pred: Tensor, target: Tensor, fg_mask: Tensor, weight: Tensor, normaliser: Any, lambda_val: int = 3
     ) -> Tensor:
-        """Return the loss, a scalar; arguments as the host's."""
+        """Return the loss, a scalar; the arguments are the host's."""
         pred, target = pred[fg_mask], target[fg_mask]
         log_ratio = torch.log((target[:, 2] + 1e-9) / (target[:, 3] + 1e-9))
         delta = pred[:, 4] - target[:, 4]

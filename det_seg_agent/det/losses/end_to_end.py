@@ -9,7 +9,7 @@ from det_seg_agent.det.losses.dense import Dense
 
 
 class EndToEnd(Split):
-    """`E2ELoss`: two dense losses, whose shares of the loss change over epochs; the one-to-one branch is shown."""
+    """Split of `E2ELoss`: two dense losses whose weights change over epochs; the one-to-one branch predicts."""
 
     sees_features = True
 
@@ -24,7 +24,7 @@ class EndToEnd(Split):
         self.one.begin(batch, weights)
 
     def parts(self) -> Tensor:
-        """See `Split`; of the one-to-one branch, as the host shows it."""
+        """See `Split`; of the one-to-one branch, which the host reports."""
         return self.one.parts()
 
     def total(self) -> Tensor:

@@ -43,10 +43,10 @@ class ImageVisibility(nn.BCEWithLogitsLoss):
 
 
 class ImageRle(RLELoss):
-    """`RLELoss`, a mean over the visible keypoints, cut at zero by the caller.
+    """`RLELoss`, a mean over the visible keypoints, clamped at zero by the caller.
 
-    An image's part may be negative; where the mean is cut, all parts are zero, as is the gradient. Should the host
-    leave keypoints out as not finite, the parts are NaN: it is not known whose they were.
+    An image's part may be negative. If the mean is clamped, all parts are zero, as is the gradient. If the host drops
+    keypoints that are not finite, the parts are NaN, as it is unknown which images they belong to.
     """
 
     def __init__(self, stock: Any, state: BatchState):
@@ -55,7 +55,7 @@ class ImageRle(RLELoss):
         self.visible: Tensor
 
     def call(self, pred_kpt: Tensor, gt_kpt: Tensor, kpt_mask: Tensor) -> Tensor:
-        """Stand in for `PoseLoss26.calculate_rle_loss`, as it knows the visible keypoints (N, K) bool."""
+        """Wrap `PoseLoss26.calculate_rle_loss` to record the visible keypoints `kpt_mask` (N, K) bool."""
         self.visible = kpt_mask
         return self.caller(pred_kpt, gt_kpt, kpt_mask)
 

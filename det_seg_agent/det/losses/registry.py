@@ -36,7 +36,7 @@ def split_of(stock: Any) -> Split:
     """Return the split of a stock criterion.
 
     Raises:
-        ConfigError: for one that is not known here, or is derived from one that is.
+        ConfigError: if its class is not in `SPLITS`; subclasses are not accepted.
     """
     inner = [stock.one2many, stock.one2one] if type(stock) is E2ELoss else []
     for each in [stock, *inner]:

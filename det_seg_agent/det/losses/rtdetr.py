@@ -1,7 +1,7 @@
-"""The terms of RT-DETR's loss, which also keep every image's part of it.
+"""RT-DETR's loss terms, extended to record each image's part. `splits.Queries` uses them.
 
-All its terms are sums over queries, divided by the number of matched boxes in the batch; which image a matched query
-is of is in the matcher's indices. The formulas are the host's (ultralytics 8.4.190, `models/utils/loss.py`).
+All terms are sums over queries, divided by the number of matched boxes in the batch. The matcher's indices give the
+image of each matched query. The formulas are the host's (ultralytics 8.4.190, `models/utils/loss.py`).
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from det_seg_agent.det.losses.base import Split, entropy_of
 
 
 class Queries(Split):
-    """`RTDETRDetectionLoss`."""
+    """Split of `RTDETRDetectionLoss`."""
 
     def __init__(self, stock: Any):
         super().__init__(stock)
@@ -27,11 +27,11 @@ class Queries(Split):
         self.terms.begin(len(batch["gt_groups"]), weights)
 
     def parts(self) -> Tensor:
-        """See `Split`; of the last decoder layer, as the host shows it."""
+        """See `Split`; of the last decoder layer, which the host reports."""
         return self.terms.parts()
 
     def total(self) -> Tensor:
-        """See `Split`; of all layers and the denoising queries."""
+        """See `Split`; includes all layers and the denoising queries."""
         return self.terms.total
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
@@ -41,7 +41,7 @@ class Queries(Split):
 
 
 class QueryTerms:
-    """Replaces the terms of an `RTDETRDetectionLoss`, which computes the same for each layer and group of queries.
+    """Replaces the terms of an `RTDETRDetectionLoss`, which computes them for each layer and group of queries.
 
     Attributes:
         total: (B,) float32, each image's part of the sum of all terms.
@@ -53,7 +53,7 @@ class QueryTerms:
         stock.fl, stock.vfl = ImageFocal(stock.fl, self), ImageVarifocal(stock.vfl, self)
 
     def begin(self, images: int, weights: Tensor | None) -> None:
-        """Forget the last batch."""
+        """Reset for a batch of `images` images with loss weights (B,) or None."""
         self.images, self.weights = images, weights
         self.shown: dict[str, Tensor] = {}
         self.first: Any = None
@@ -64,7 +64,7 @@ class QueryTerms:
         return torch.stack([self.shown[name] for name in ("giou", "class", "bbox")], 1)
 
     def note(self, name: str, own: Tensor) -> None:
-        """Take each image's part (B,) of a term; the first layer that the host asks for is the one that it shows."""
+        """Add each image's part (B,) of a term; the host computes the layer that it reports first."""
         self.shown.setdefault(name, own)
         self.total = self.total + own
 
@@ -76,7 +76,7 @@ class QueryTerms:
         return found
 
     def by_class(self, per_image: Tensor, queries: int) -> None:
-        """Take the class losses (B,) of a layer of `queries`, not yet divided by the matched boxes."""
+        """Add the class losses (B,) of a layer with `queries` queries, not yet divided by the matched boxes."""
         self.note("class", per_image.float() / (max(len(self.rows), 1) / queries) * self.gains["class"])
 
     def _get_loss_bbox(self, pred_bboxes: Tensor, gt_bboxes: Tensor, postfix: str = "") -> dict[str, Tensor]:
@@ -86,7 +86,7 @@ class QueryTerms:
             self.note("bbox", none)
             self.note("giou", none)
             return {l1_name: pred_bboxes[..., :0].sum(), giou_name: pred_bboxes[..., :0].sum()}
-        rows = self.rows.to(pred_bboxes.device, non_blocking=True)  # the matcher leaves its indices on the host
+        rows = self.rows.to(pred_bboxes.device, non_blocking=True)  # the matcher's indices are on the CPU
         l1 = F.l1_loss(pred_bboxes, gt_bboxes, reduction="none")
         giou = 1.0 - bbox_iou(pred_bboxes, gt_bboxes, xywh=True, GIoU=True)
         for name, values in (("bbox", l1), ("giou", giou)):
@@ -102,14 +102,14 @@ class QueryTerms:
         }
 
     def matched(self, queries: int) -> Tensor:
-        """Return (B, queries) bool: those of the last decoder layer that a box was matched to."""
+        """Return (B, queries) bool: the queries of the last decoder layer that were matched to a box."""
         mask = torch.zeros(self.images, queries, dtype=torch.bool, device=self.total.device)
         mask[self.first] = True
         return mask
 
 
 class ImageVarifocal(VarifocalLoss):
-    """`VarifocalLoss` (B, Q, nc), a mean over queries and a sum over images."""
+    """`VarifocalLoss` (B, Q, nc) by image: a mean over queries, summed over classes and images."""
 
     def __init__(self, stock: VarifocalLoss, terms: QueryTerms):
         super().__init__(stock.gamma, stock.alpha)
@@ -126,7 +126,7 @@ class ImageVarifocal(VarifocalLoss):
 
 
 class ImageFocal(FocalLoss):
-    """`FocalLoss`, which the host uses for batches without boxes: here image by image."""
+    """`FocalLoss`, which the host uses for batches without boxes, computed image by image."""
 
     def __init__(self, stock: FocalLoss, terms: QueryTerms):
         super().__init__(stock.gamma, float(stock.alpha))

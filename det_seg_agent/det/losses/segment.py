@@ -11,7 +11,7 @@ from det_seg_agent.det.losses.base import BatchState
 
 
 class ImageMasks:
-    """`v8SegmentationLoss.single_mask_loss`, which the host calls for the images with assigned anchors, in order."""
+    """`v8SegmentationLoss.single_mask_loss`; the host calls it for each image with assigned anchors, in order."""
 
     def __init__(self, stock: Callable[..., Tensor], state: BatchState):
         self.stock, self.state = stock, state
@@ -27,7 +27,7 @@ class ImageMasks:
         return loss if self.state.weights is None else loss * self.weights[len(self.values) - 1]
 
     def drain(self) -> None:
-        """Note the parts of the batch."""
+        """Record the parts of the batch."""
         if self.values:
             values = torch.stack(self.values)
             parts = values.new_zeros(self.state.images).index_copy(0, self.state.in_order()[: len(values)], values)
@@ -36,7 +36,7 @@ class ImageMasks:
 
 
 class ImageBceDice(BCEDiceLoss):
-    """`BCEDiceLoss`, a mean over equally large images and so over the images' own losses."""
+    """`BCEDiceLoss`; images are equally large, so the batch's mean is the mean of the images' losses."""
 
     def __init__(self, stock: BCEDiceLoss, state: BatchState):
         super().__init__(stock.weight_bce, stock.weight_dice)

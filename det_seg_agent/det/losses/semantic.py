@@ -1,8 +1,8 @@
-"""The terms of the semantic task's loss, which also keep every image's part of it.
+"""The semantic task's loss terms, extended to record each image's part. `splits.Semantic` uses them.
 
-Cross-entropy is a sum over pixels, divided by the valid ones in the batch. Dice is made of sums over the batch, I and C
-for intersection and cardinality, and 1 - (2 I + 1) / (C + 1) = (C - 2 I) / (C + 1): an image's part is its own C - 2 I,
-the pixels' distance |p - t|, over the batch's C + 1. The formulas are the host's (ultralytics 8.4.190).
+Cross-entropy is a sum over pixels, divided by the number of valid pixels in the batch. Dice consists of sums over the
+batch, intersection I and cardinality C: 1 - (2 I + 1) / (C + 1) = (C - 2 I) / (C + 1). An image's part is its own
+C - 2 I, the pixels' distance |p - t|, divided by the batch's C + 1. The formulas are the host's (ultralytics 8.4.190).
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ IGNORED = 255
 
 
 class Semantic(Split):
-    """`SemanticSegmentationLoss`."""
+    """Split of `SemanticSegmentationLoss`."""
 
     def __init__(self, stock: Any):
         super().__init__(stock)
@@ -32,7 +32,7 @@ class Semantic(Split):
         return self.terms.parts()
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
-        """See `Split`; of the softmax over ln(classes), at the head's own resolution, the mean over valid pixels."""
+        """See `Split`; mean over valid pixels, at the head's resolution, of the softmax's divided by ln(classes)."""
         logits = preds[0] if isinstance(preds, tuple) else preds
         valid = (batch["semantic_mask"].to(logits.device) != 255).float()
         valid = F.interpolate(valid[:, None], size=logits.shape[2:], mode="nearest-exact")[:, 0]
@@ -43,7 +43,7 @@ class PixelTerms:
     """Replaces the terms of a `SemanticSegmentationLoss`.
 
     Attributes:
-        ce: (B,) float32 tensors, each image's part of the main head's cross-entropy, and of the auxiliary one's.
+        ce: (B,) float32 tensors, each image's part of the cross-entropy of the main head, then of the auxiliary one.
         dice: (B,) float32, each image's part of the Dice loss.
     """
 
@@ -54,7 +54,7 @@ class PixelTerms:
         stock._ce_loss, stock._dice_loss = self._ce_loss, self._dice_loss
 
     def begin(self, weights: Tensor | None) -> None:
-        """Forget the last batch."""
+        """Reset for a batch with loss weights (B,) or None."""
         self.weights = weights
         self.ce: list[Tensor] = []
 
@@ -72,7 +72,7 @@ class PixelTerms:
             torch.set_grad_enabled(weighted and torch.is_grad_enabled()),
             torch.autocast(preds.device.type, enabled=False),
         ):
-            # One image at a time: the maps are as large as the images, and the host's own loss holds several already.
+            # One image at a time to save memory: maps are as large as images, and the host's loss holds several.
             terms = [self._terms(logits.float(), mask, not self.ce) for logits, mask in zip(preds, masks)]
             ce, distance, cardinality = (torch.stack(column) for column in zip(*terms))
             ce = ce / denominator
@@ -87,9 +87,12 @@ class PixelTerms:
         return self.dice_loss(preds, masks, valid) if self.weighted_dice is None else self.weighted_dice
 
     def _terms(self, logits: Tensor, mask: Tensor, dice: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the cross-entropy, a sum, and C - 2 I and C (nc,) of an image's logits (nc, h, w) and mask (h, w).
+        """Return the summed cross-entropy, C - 2 I (nc,) and C (nc,) of one image.
 
-        Without `dice` the latter two are zero.
+        Args:
+            logits: (nc, h, w) float32.
+            mask: (h, w), class of each pixel, or `IGNORED`.
+            dice: whether to compute the latter two; otherwise they are zero.
         """
         nc = self.stock.nc
         logits, flat = logits.reshape(nc, -1), mask.reshape(-1).long()

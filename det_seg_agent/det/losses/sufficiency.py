@@ -1,13 +1,13 @@
-"""How well a detector does on each training image, from what its loss has computed already."""
+"""Sufficiency, min(precision, recall), of each training image, from tensors of the loss. The criterion uses it."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-PLACES = 100  # most confident anchors of an image that count as its predictions
-CONFIDENCE = 0.25  # the host's own threshold for prediction
-OVERLAP = 0.5  # IoU of a hit
+PLACES = 100  # most confident anchors per image that count as predictions
+CONFIDENCE = 0.25  # the host's threshold for prediction
+OVERLAP = 0.5  # lowest IoU of a hit
 
 
 def overlaps(a: Tensor, b: Tensor) -> Tensor:
@@ -22,16 +22,16 @@ def overlaps(a: Tensor, b: Tensor) -> Tensor:
 def sufficiency(scores: Tensor, boxes: Tensor, classes: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
     """Return min(precision, recall) of each image, (B,) float32 in [0, 1] (AFSS, arXiv 2603.17684, section 3).
 
-    Predictions are the anchors above the confidence threshold, at most `PLACES`; without non-maximum suppression, so
-    that several on one object are hits all. A hit has the class and an IoU of 0.5 with an object. Without objects
-    recall is 1, without predictions precision is 1 where there are no objects, and 0 else.
+    Predictions are the anchors above the confidence threshold, at most `PLACES`. There is no non-maximum suppression,
+    so several hits on one object all count. A hit has the object's class and an IoU of at least 0.5. Without objects
+    recall is 1. Without predictions precision is 1 if there are no objects, else 0.
 
     Args:
         scores: (B, A, C) class probabilities.
         boxes: (B, A, 4) predicted boxes, xyxy.
         classes: (B, M, 1) or (B, M) class of each object.
-        targets: (B, M, 4) their boxes, in the units of `boxes`.
-        valid: (B, M, 1) or (B, M), which of the M places hold an object.
+        targets: (B, M, 4) boxes of the objects, in the units of `boxes`.
+        valid: (B, M, 1) or (B, M), False for padding.
     """
     images = len(scores)
     best, label = scores.detach().float().max(-1)
@@ -48,9 +48,9 @@ def sufficiency(scores: Tensor, boxes: Tensor, classes: Tensor, targets: Tensor,
 
 
 class SufficiencyTap:
-    """Reads `sufficiency` (B,) off each call of a task-aligned assigner, by a forward hook.
+    """Computes `sufficiency` (B,) at each call of a task-aligned assigner, by a forward hook.
 
-    The host gives `TaskAlignedAssigner` (ultralytics 8.4) all that is needed: probabilities, decoded boxes, objects.
+    The arguments of `TaskAlignedAssigner` (ultralytics 8.4) suffice: probabilities, decoded boxes and objects.
     """
 
     def __init__(self, assigner: nn.Module):
@@ -59,12 +59,12 @@ class SufficiencyTap:
 
     def _read(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         scores, boxes, _, classes, targets, valid = args[:6]
-        if boxes.shape[-1] != 4:  # rotated boxes have another IoU
+        if boxes.shape[-1] != 4:  # rotated boxes need a different IoU
             return
         with torch.no_grad():
             self.value = sufficiency(scores, boxes, classes, targets, valid)
 
     def take(self) -> Tensor | None:
-        """Return the last value once."""
+        """Return the last value and clear it; None if there is none."""
         value, self.value = self.value, None
         return value

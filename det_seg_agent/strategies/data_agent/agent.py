@@ -1,4 +1,4 @@
-"""The agent: a policy that weighs samples, trained by PPO while the model trains (Data Agent, arXiv 2603.07433)."""
+"""The strategy `agent`: a policy that scores samples, trained by PPO during training (Data Agent, arXiv 2603.07433)."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +40,7 @@ class Agent(Strategy):
         self._stats: dict[str, float] = {}
 
     def observe(self, samples: SampleSignals, pass_index: int, total_passes: int) -> None:
-        """Take the levels and features of a pass, then train the policy on it."""
+        """Update levels and feature statistics from a pass, then train the policy, unless it learns from images."""
         self.levels.update(samples)
         self.table.features.standardise(samples.index)
         draw = generator(self.seed, "ppo", pass_index, 0)
@@ -100,7 +100,7 @@ class Agent(Strategy):
         return Selection(self.turns.take(table.score, request.count, self.options.floor, table.never_seen(), ties))
 
     def stats(self) -> dict[str, float]:
-        """Return balance w, mean reward (before normalisation) and policy entropy in nats of the last pass."""
+        """Return the last pass's balance w, mean reward (before normalisation) and policy entropy in nats."""
         return self._stats
 
     def state_dict(self) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class Agent(Strategy):
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.norm.load_state_dict(state["norm"])
         self.levels.load_state_dict(state["levels"])
         self.turns.due = state["due"].clone()

@@ -27,7 +27,13 @@ def _mlp(inputs: int, hidden: int, outputs: int, gain: float, seed: torch.Genera
 
 
 class BetaPolicy(nn.Module):
-    """Actor: state (B, S) -> Beta(alpha, beta), both softplus + 1 (unimodal); critic: state (B, S) -> value (B,)."""
+    """Actor: state (B, S) -> Beta(alpha, beta), both softplus + 1 (unimodal); critic: state (B, S) -> value (B,).
+
+    Args:
+        state_dim: S.
+        hidden: width of the two hidden layers.
+        seed: seed of the initial weights.
+    """
 
     def __init__(self, state_dim: int, hidden: int, seed: int):
         super().__init__()
@@ -53,7 +59,7 @@ class BetaPolicy(nn.Module):
 
     @torch.no_grad()
     def act(self, state: Tensor, draw: torch.Generator) -> Tensor:
-        """Draw actions (B,) in (0, 1) from the generator: a Beta draw is one of two Gamma draws over their sum."""
+        """Draw actions (B,) in (0, 1): a Beta draw is one of two Gamma draws divided by their sum."""
         concentration = F.softplus(self.actor(state)) + 1
         gamma = torch._standard_gamma(concentration, generator=draw)
         return (gamma[:, 0] / gamma.sum(1)).clamp_(EPS, 1 - EPS)
@@ -77,9 +83,16 @@ class PpoConfig:
 
 
 def gae(rewards: Tensor, values: Tensor, valid: Tensor, gamma: float, lam: float) -> Tensor:
-    """Generalised advantage estimation over (T, R) steps by row, value 0 after the last valid one.
+    """Return generalised advantage estimates (T, R) of R trajectories; the value after the last valid step is 0.
 
-    The published recipe lays consecutive mini-batches along T and treats row r of each as one trajectory.
+    The published recipe takes T consecutive mini-batches and treats row r of each as one trajectory.
+
+    Args:
+        rewards: (T, R) float32.
+        values: (T, R) float32, the critic's estimates.
+        valid: (T, R) bool, False for padding.
+        gamma: discount.
+        lam: lambda of GAE.
     """
     advantages = torch.zeros_like(rewards)
     running = torch.zeros_like(rewards[0])
@@ -93,7 +106,7 @@ def gae(rewards: Tensor, values: Tensor, valid: Tensor, gamma: float, lam: float
 
 
 class Ppo:
-    """Updates a `BetaPolicy` from (state, action, reward) of samples."""
+    """Trains a `BetaPolicy` by PPO with Adam."""
 
     def __init__(self, policy: BetaPolicy, config: PpoConfig):
         self.policy, self.config = policy, config
@@ -102,20 +115,20 @@ class Ppo:
         )
 
     def anneal(self, progress: float) -> None:
-        """Set the learning rate for `progress` in [0, 1] of the run."""
+        """Set the learning rate for `progress` in [0, 1] through the run."""
         share = 1 - (1 - self.config.lr_final) * min(max(progress, 0.0), 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * share
 
     def update(self, state: Tensor, action: Tensor, advantage: Tensor, target: Tensor, draw: torch.Generator) -> float:
-        """Make one update from n samples and return the mean policy entropy (nats) that it began with.
+        """Make one update from n samples and return the mean policy entropy (nats) before it.
 
         Args:
             state: (n, S) float32.
-            action: (n,) in (0, 1), drawn from the policy as it is now.
-            advantage: (n,); it is divided by its std here.
-            target: (n,), what the critic should say.
-            draw: orders the mini-batches.
+            action: (n,) float32 in (0, 1), drawn from the current policy.
+            advantage: (n,) float32; divided by its standard deviation here.
+            target: (n,) float32, targets of the critic.
+            draw: generator that shuffles the mini-batches.
         """
         config = self.config
         if config.centre_advantage:
@@ -144,10 +157,10 @@ class Ppo:
         self.optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the policy's and the optimizer's state."""
+        """Return the states of policy and optimizer."""
         return {"policy": self.policy.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
