@@ -13,6 +13,7 @@ import pytest
 import torch
 from det_runs import TINY, fit, write_model
 from test_det_checkpoints import Stop, stopping
+from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 from ultralytics.data import build_dataloader, build_yolo_dataset
 from ultralytics.data.utils import check_det_dataset
