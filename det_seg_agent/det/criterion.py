@@ -1,15 +1,18 @@
 """The criterion that computes per-image signals from the tensors of the stock loss. The trainers install it."""
 
+import math
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from ultralytics.utils import LOGGER
 from ultralytics.utils.tal import RotatedTaskAlignedAssigner
 
 from det_seg_agent.det.losses.base import FeatureTap
 from det_seg_agent.det.losses.registry import split_of
 from det_seg_agent.det.losses.sufficiency import SufficiencyTap
 
+NEAR = 0.01  # relative and absolute difference of loss items that half precision explains
 OURS = ("credit_index", "credit_image", "credit_share", "loss_weight")
 
 
@@ -50,6 +53,7 @@ class SignalCriterion:
         self.split = split_of(stock)
         self.stock, self.sink = stock, sink
         self.carried: dict[str, Tensor] = {}
+        self.checked = False
         scored = self.split.scored
         self.sufficiency = None if scored is None else SufficiencyTap(scored.assigner)
         self.tap = FeatureTap(head) if head is not None and not self.split.sees_features else None
@@ -73,8 +77,27 @@ class SignalCriterion:
         out = self.split.call(preds, batch, **more)
         if "credit_index" in own:
             with torch.no_grad():
+                if not self.checked and "loss_weight" not in own:
+                    self.checked = True
+                    self._check(out)
                 self._emit(preds, batch, own)
         return out
+
+    def _check(self, out: Any) -> None:
+        """Warn if the losses of the images do not add up to the host's loss items, as with an unknown formula."""
+        if not (isinstance(out, tuple) and isinstance(out[1], dict)):  # RT-DETR's items are its model's
+            return
+        stock = {name: float(value) for name, value in out[1].items()}
+        ours = dict(zip(stock, self.split.parts().sum(0).tolist()))
+        wrong = [
+            name for name in stock if not abs(ours.get(name, math.nan) - stock[name]) <= NEAR * abs(stock[name]) + NEAR
+        ]
+        if wrong:
+            found = ", ".join(f"{name} {stock[name]:.4g} (images: {ours.get(name, math.nan):.4g})" for name in wrong)
+            LOGGER.warning(
+                f"the losses of the images do not add up to the host's loss: {found}. The model trains on the host's; "
+                "the selections follow other losses. Please report it with the version of Ultralytics."
+            )
 
     @property
     def tells_sufficiency(self) -> bool:

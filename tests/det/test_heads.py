@@ -1,5 +1,6 @@
 """Every head of the real Ultralytics: its images' losses, their weights, and short trainings."""
 
+import io
 import itertools
 import json
 import pickle
@@ -83,6 +84,22 @@ CASES = [
     ("yolo26n-sem", {"class_weights": True}),
     ("yolo26n-obb", {"class_weights": True}),
 ]
+
+
+@pytest.mark.parametrize("name", ["yolov8n", "yolov8n-seg", "yolo26n-pose", "yolov8n-cls"])
+def test_a_difference_from_the_hosts_loss_is_named_once(name: str, tmp_path: Path, log: io.StringIO) -> None:
+    model = build(tmp_path, name)
+    tap(model)
+    step(model, credited(batch_of(model)))
+    assert "add up" not in log.getvalue()
+    model.criterion.checked = False
+    parts = model.criterion.split.parts
+    model.criterion.split.parts = lambda: parts() * torch.tensor([2.0] + [1.0] * (parts().shape[1] - 1))
+    for _ in range(2):
+        _, items, _ = step(model, credited(batch_of(model)))
+    first = next(iter(items))
+    assert log.getvalue().count("do not add up to the host's loss") == 1
+    assert f"{first} " in log.getvalue() and not any(f"{other} " in log.getvalue() for other in list(items)[1:])
 
 
 @pytest.mark.parametrize(("name", "case"), CASES, ids=lambda x: x if isinstance(x, str) else "-".join(x))
