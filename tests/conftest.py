@@ -32,7 +32,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def data_yaml(scenes: Path) -> str:
     """The scenes, converted for the host."""
-    from det_seg_agent.det.convert import prepare_data
+    from det_seg_agent.det.coco_convert import prepare_data
 
     return prepare_data(scenes)
 

@@ -22,7 +22,7 @@ from det_seg_agent.scenes import write_scenes
 from det_seg_agent.strategies import Agent
 from det_seg_agent.strategies.data_agent.reward import quality, ranks
 from det_seg_agent.strategies.data_agent.state import ENTROPY, LOSS
-from det_seg_agent.strategies.round_robin import Turns
+from det_seg_agent.strategies.weights_to_selection import Turns
 from det_seg_agent.sums import SampleSignals
 
 RECIPES = Path(__file__).parents[1] / "configs/compare/scenes.yaml"

@@ -59,7 +59,7 @@ def detection(pairs: int, imgsz: int, images: int) -> dict[str, Any]:
     from ultralytics.nn.tasks import DetectionModel
     from ultralytics.utils.loss import v8DetectionLoss
 
-    from det_seg_agent.det.convert import prepare_data
+    from det_seg_agent.det.coco_convert import prepare_data
     from det_seg_agent.det.criterion import SignalCriterion
     from det_seg_agent.det.dataset import IndexedDataset
     from det_seg_agent.det.loader import SelectionLoader

@@ -77,7 +77,7 @@ def train(
     """
     from ultralytics.utils import RANK
 
-    from det_seg_agent.det.convert import prepare_data
+    from det_seg_agent.det.coco_convert import prepare_data
     from det_seg_agent.det.instances import read_coco
     from det_seg_agent.det.judge import conclude, prepare
     from det_seg_agent.det.settings import DetSettings

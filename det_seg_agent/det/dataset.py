@@ -13,7 +13,7 @@ from ultralytics.data.base import BaseDataset
 
 from det_seg_agent.det.credit import Sources, credit_transforms
 from det_seg_agent.det.proxy import Noted, Partners, Proxy
-from det_seg_agent.det.shared import SharedPass
+from det_seg_agent.det.shared_pass import SharedPass
 from det_seg_agent.errors import ConfigError, StateError
 from det_seg_agent.seeding import derive_seed
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import LOGGER, RANK, YAML
 
-from det_seg_agent.det.coco import MOST_DETECTIONS, coco_metrics, format_table, most_objects
+from det_seg_agent.det.coco_metrics import MOST_DETECTIONS, coco_metrics, format_table, most_objects
 from det_seg_agent.det.keeping import keeping
 from det_seg_agent.det.truth import Truth, choose_json, load_truth
 from det_seg_agent.errors import ConfigError

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from det_seg_agent.det.credit import Sources
-from det_seg_agent.det.shared import SharedPass
+from det_seg_agent.det.shared_pass import SharedPass
 
 FEW = 4  # with fewer images in the buffer, Mosaic would mix an image with itself
 

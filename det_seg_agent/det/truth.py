@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ultralytics.utils import LOGGER
 
-from det_seg_agent.det.coco import (
+from det_seg_agent.det.coco_metrics import (
     find_val_json,
     match_categories,
     match_images,

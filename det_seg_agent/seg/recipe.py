@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS, MODELS
 
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.schedule import Schedule, is_full
-from det_seg_agent.seg.counts import (
+from det_seg_agent.seg.scaling import (
     class_of,
     default_of,
     is_a,

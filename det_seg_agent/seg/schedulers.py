@@ -14,7 +14,7 @@ from mmengine.optim.scheduler.param_scheduler import (
 from mmengine.registry import PARAM_SCHEDULERS
 
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.seg.counts import (
+from det_seg_agent.seg.scaling import (
     class_of,
     default_of,
     is_a,

@@ -4,7 +4,7 @@ import torch
 
 from det_seg_agent.seeding import generator
 from det_seg_agent.strategies.base import Request, Selection, Strategy, register
-from det_seg_agent.strategies.round_robin import top
+from det_seg_agent.strategies.weights_to_selection import top
 
 
 @register("full")

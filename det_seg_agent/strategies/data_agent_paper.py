@@ -13,7 +13,7 @@ from det_seg_agent.strategies.base import Request, Selection, Strategy, register
 from det_seg_agent.strategies.data_agent.options import PaperOptions
 from det_seg_agent.strategies.data_agent.ppo import BetaPolicy, Ppo, PpoConfig, gae
 from det_seg_agent.strategies.data_agent.reward import RunningNorm, paper_difficulty, quality, reward
-from det_seg_agent.strategies.round_robin import top
+from det_seg_agent.strategies.weights_to_selection import top
 
 GAMMA, LAMBDA = 0.99, 0.95  # discount, and lambda of the advantage estimation
 

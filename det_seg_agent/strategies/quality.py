@@ -9,7 +9,7 @@ from det_seg_agent.seeding import generator
 from det_seg_agent.strategies.base import Request, Selection, Strategy, register
 from det_seg_agent.strategies.data_agent.reward import quality, ranks
 from det_seg_agent.strategies.data_agent.state import ENTROPY, Levels
-from det_seg_agent.strategies.round_robin import Turns
+from det_seg_agent.strategies.weights_to_selection import Turns
 from det_seg_agent.sums import SampleSignals
 
 

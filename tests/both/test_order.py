@@ -45,7 +45,7 @@ def detection(many: Path, folder: Path) -> Selector:
     """Train a detector."""
     from det_runs import fit, write_model
 
-    from det_seg_agent.det.convert import prepare_data
+    from det_seg_agent.det.coco_convert import prepare_data
     from det_seg_agent.det.trainer import AgentDetectionTrainer
 
     trainer = AgentDetectionTrainer.configured(**SETTINGS)

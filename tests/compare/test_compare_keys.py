@@ -21,7 +21,7 @@ from det_seg_agent.compare.fingerprint import portable, sources
 from det_seg_agent.compare.matrix import read
 from det_seg_agent.compare.pool import Runner
 from det_seg_agent.compare.store import Store
-from det_seg_agent.det.convert import prepare_data
+from det_seg_agent.det.coco_convert import prepare_data
 from det_seg_agent.scenes import write_scenes
 
 

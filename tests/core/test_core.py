@@ -14,7 +14,7 @@ from det_seg_agent.features import Projector
 from det_seg_agent.reporting.trace import Trace, read
 from det_seg_agent.schedule import Schedule
 from det_seg_agent.signals import SignalBuffer
-from det_seg_agent.strategies import Agent, Request, strategy_names
+from det_seg_agent.strategies import Agent, Request, base, strategy_names
 from det_seg_agent.strategies.data_agent.options import AgentOptions
 from det_seg_agent.strategies.data_agent.ppo import gae
 from det_seg_agent.strategies.data_agent.reward import (
@@ -28,7 +28,7 @@ from det_seg_agent.strategies.data_agent.reward import (
 )
 from det_seg_agent.strategies.data_agent.state import Levels
 from det_seg_agent.strategies.data_agent_paper import Rows
-from det_seg_agent.strategies.round_robin import Turns, rates
+from det_seg_agent.strategies.weights_to_selection import Turns, rates
 from det_seg_agent.sums import Drift, SampleSignals, SampleSums
 from det_seg_agent.table import ScoreTable
 
@@ -271,7 +271,9 @@ def test_infobatch_expects_the_full_gradient() -> None:
         assert abs(sums.mean() - gradient.sum()) < 4 * error
 
 
-def test_a_users_own_strategy_joins_from_outside() -> None:
+def test_a_users_own_strategy_joins_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))  # the other tests see the package's own
+
     @register("first_ones")
     class FirstOnes(Strategy):
         def select(self, request: Request) -> Selection:

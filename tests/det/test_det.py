@@ -24,7 +24,7 @@ from ultralytics.utils.loss import v8DetectionLoss
 
 from det_seg_agent import ConfigError, Selector
 from det_seg_agent.det.cli import main, parse_arguments
-from det_seg_agent.det.coco import coco_metrics
+from det_seg_agent.det.coco_metrics import coco_metrics
 from det_seg_agent.det.criterion import SignalCriterion
 from det_seg_agent.det.dataset import IndexedDataset, seed_process
 from det_seg_agent.det.loader import SelectionLoader
@@ -330,6 +330,6 @@ def test_the_converted_folder_links_images_and_is_made_once(scenes: Path, data_y
     root = Path(data_yaml).parent
     assert (root / "images/train").is_symlink() and len(list((root / "images/train").iterdir())) == 48
     stamp = Path(data_yaml).stat().st_mtime_ns
-    from det_seg_agent.det.convert import prepare_data
+    from det_seg_agent.det.coco_convert import prepare_data
 
     assert prepare_data(scenes) == data_yaml and Path(data_yaml).stat().st_mtime_ns == stamp

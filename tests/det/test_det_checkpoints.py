@@ -107,7 +107,7 @@ def test_a_stock_resume_in_between_is_noticed(model_yaml: str, data_yaml: str, t
 
 def test_names_of_any_bytes_train_and_resume(scenes: Path, tmp_path: Path, capsys: Any) -> None:
     """As of an archive from Windows, unpacked on Linux: a byte of Latin-1 that is no UTF-8."""
-    from det_seg_agent.det.convert import prepare_data
+    from det_seg_agent.det.coco_convert import prepare_data
 
     host = Path(prepare_data(scenes)).parent
     folder = tmp_path / "data"

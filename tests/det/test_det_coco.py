@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from det_seg_agent.det.coco import (
+from det_seg_agent.det.coco_metrics import (
     NAMES,
     coco_metrics,
     find_val_json,
@@ -17,7 +17,7 @@ from det_seg_agent.det.coco import (
     match_categories,
     match_images,
 )
-from det_seg_agent.det.convert import prepare_data
+from det_seg_agent.det.coco_convert import prepare_data
 from det_seg_agent.det.judge import evaluate
 from det_seg_agent.errors import ConfigError
 

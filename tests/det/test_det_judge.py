@@ -19,7 +19,7 @@ from ultralytics.data import build_yolo_dataset
 from ultralytics.data.utils import check_det_dataset
 
 from det_seg_agent.det.cli import main, train
-from det_seg_agent.det.coco import coco_metrics
+from det_seg_agent.det.coco_metrics import coco_metrics
 from det_seg_agent.det.judge import difference, evaluate, figures, tolerance
 from det_seg_agent.det.truth import Truth, choose_json, load_truth
 from det_seg_agent.errors import ConfigError

@@ -10,7 +10,7 @@ from det_runs import fit, write_model
 from loop_runs import IMAGES, LOOP, check_counts, watched
 from ultralytics.models.yolo.detect import DetectionTrainer
 
-from det_seg_agent.det.convert import prepare_data
+from det_seg_agent.det.coco_convert import prepare_data
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.scenes import write_scenes
 

@@ -17,7 +17,7 @@ from ultralytics.data.build import ContiguousDistributedSampler
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from det_seg_agent import Selector
-from det_seg_agent.det.convert import prepare_data
+from det_seg_agent.det.coco_convert import prepare_data
 from det_seg_agent.det.loader import images_of_a_pass, shown_samples, shuffles
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.scenes import write_scenes

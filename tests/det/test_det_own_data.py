@@ -21,7 +21,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 
 from det_seg_agent import ConfigError, StateError
 from det_seg_agent.det.dataset import IndexedDataset, seed_process
-from det_seg_agent.det.shared import SharedPass
+from det_seg_agent.det.shared_pass import SharedPass
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.det.trainers import AgentClassificationTrainer
 

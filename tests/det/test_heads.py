@@ -23,7 +23,7 @@ from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
 from det_seg_agent import ConfigError, Selector
 from det_seg_agent.det import heads, trainers
 from det_seg_agent.det.cli import main
-from det_seg_agent.det.coco import coco_metrics, truth_of_labels
+from det_seg_agent.det.coco_metrics import coco_metrics, truth_of_labels
 from det_seg_agent.det.criterion import SignalCriterion
 from det_seg_agent.det.dataset import IndexedDataset, seed_process
 from det_seg_agent.det.heads import HEADS

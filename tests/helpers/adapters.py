@@ -13,7 +13,7 @@ from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from det_seg_agent import Selector
-from det_seg_agent.det.convert import prepare_data
+from det_seg_agent.det.coco_convert import prepare_data
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 
 

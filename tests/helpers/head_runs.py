@@ -12,7 +12,7 @@ from ultralytics import RTDETR, YOLO
 from ultralytics.cfg import get_cfg
 from ultralytics.utils import ROOT
 
-from det_seg_agent.det.convert import prepare_data
+from det_seg_agent.det.coco_convert import prepare_data
 
 CLASSES = 5
 # Width and depth by family; YOLO11 and YOLO26 have attention with heads of 64 channels.

@@ -32,7 +32,7 @@ def options(root: Path, count: int = 12) -> dict[str, Any]:
     return {**ITERS, **TINY, **data, "train_dataloader.batch_size": 4, "train_cfg.max_iters": 12, "agent__ratio": 0.5}
 
 
-@pytest.mark.parametrize("strategy", ["agent", "full"])
+@pytest.mark.parametrize("strategy", ["agent"])
 def test_names_that_are_not_utf8_train_and_resume(scenes: Path, tmp_path: Path, strategy: str) -> None:
     given = {**options(tmp_path), "agent__strategy": strategy, "default_hooks.checkpoint.interval": 2}
     whole, notes = fit(config_of(scenes, tmp_path / "whole", **given))

@@ -14,7 +14,7 @@ from det_seg_agent.strategies.data_agent.options import AgentOptions
 from det_seg_agent.strategies.data_agent.ppo import BetaPolicy, Ppo, PpoConfig
 from det_seg_agent.strategies.data_agent.reward import RunningNorm, quality, ranks, reward
 from det_seg_agent.strategies.data_agent.state import ENTROPY, Levels
-from det_seg_agent.strategies.round_robin import Turns
+from det_seg_agent.strategies.weights_to_selection import Turns
 from det_seg_agent.sums import SampleSignals
 
 ROWS = 8192  # samples that the policy scores at a time: they fit a processor's cache
