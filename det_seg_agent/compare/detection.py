@@ -91,8 +91,8 @@ class Detection:
         from ultralytics.data import build_yolo_dataset
         from ultralytics.data.utils import check_det_dataset
 
-        from det_seg_agent.det.coco_metrics import find_val_json
         from det_seg_agent.det.coco_convert import prepare_data
+        from det_seg_agent.det.coco_metrics import find_val_json
 
         data = check_det_dataset(prepare_data(self.root))
         judged = find_val_json(data)

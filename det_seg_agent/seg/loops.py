@@ -7,11 +7,11 @@ from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 
 from det_seg_agent.hosts.commands import input_errors
-from det_seg_agent.seg.scaling import whole
 from det_seg_agent.seg.hook import AgentHook
 from det_seg_agent.seg.index import naming_broken_images
 from det_seg_agent.seg.recipe import Recipe
 from det_seg_agent.seg.run import Run, together
+from det_seg_agent.seg.scaling import whole
 
 REMEDY = "Check its settings, and data_root, data_prefix, ann_file and img_suffix of its dataset."
 

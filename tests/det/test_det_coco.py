@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from det_seg_agent.det.coco_convert import prepare_data
 from det_seg_agent.det.coco_metrics import (
     NAMES,
     coco_metrics,
@@ -17,7 +18,6 @@ from det_seg_agent.det.coco_metrics import (
     match_categories,
     match_images,
 )
-from det_seg_agent.det.coco_convert import prepare_data
 from det_seg_agent.det.judge import evaluate
 from det_seg_agent.errors import ConfigError
 

@@ -13,8 +13,8 @@ from torch import nn
 
 from det_seg_agent import ConfigError
 from det_seg_agent.schedule import Schedule
-from det_seg_agent.seg.scaling import scaled, scaled_interval, whole
 from det_seg_agent.seg.recipe import Recipe, iterations_of, passes_of, plan, shorten
+from det_seg_agent.seg.scaling import scaled, scaled_interval, whole
 from det_seg_agent.seg.schedulers import Schedulers
 
 FULL = 200
