@@ -31,7 +31,7 @@ class PassReport:
     new: float  # share of the selection that the selection before did not hold
     images: int  # images trained on so far
     dropped: int  # images whose signals were not finite
-    balance: float  # w, see rewards.balance
+    balance: float  # w, see reward.balance
     reward: float  # mean reward
     policy_entropy: float  # nats
 

@@ -1,4 +1,4 @@
-"""One split of a COCO folder: its images, the objects that can be used, and a log line. `det.convert` uses it."""
+"""One split of a COCO folder: its images, the objects that can be used, and a log line. `coco_convert` uses it."""
 
 import json
 import os

@@ -98,7 +98,7 @@ def merge(config: Config, options: dict[str, Any]) -> None:
 
 def config_of(scenes: Path, work_dir: Path, **options: Any) -> Config:
     """Return the light config on tiny scenes, with options as `merge` takes them."""
-    # To format it takes the host half the time of a tiny run, and `fromfile` forgets that it is not to (mmengine 0.10.7).
+    # Formatting takes half the time of a tiny run, and `fromfile` forgets that it is not wanted (mmengine 0.10.7).
     config = Config(Config.fromfile(CONFIG).to_dict(), filename=str(CONFIG), format_python_code=False)
     for name in ("train", "val", "test"):
         config[f"{name}_dataloader"].dataset.data_root = str(scenes)

@@ -164,7 +164,7 @@ class ImageRotatedBboxLoss(ImageBboxLoss):
     floor = 0.01  # the host's
 
     def overlap(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Return the CIoU (N, 1)."""
+        """Return the ProbIoU (N, 1)."""
         return probiou(pred, target, floor=self.floor)
 
     def distances(self, anchors: Tensor, target: Tensor, reg_max: int | None) -> Tensor:
