@@ -1,14 +1,18 @@
-"""Identity of the training images, stored in saved states so that a resume on other images is refused."""
+"""What a saved state must share with the run that goes on from it: version, settings, and training images."""
 
 import hashlib
 import os
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from det_seg_agent.errors import StateError
+from det_seg_agent.schedule import Schedule
+from det_seg_agent.settings import Settings
 
 SHOWN = 3  # most names in a message
 TRIES = 100  # images to search for when the common folder has changed
@@ -96,3 +100,61 @@ def _below_one_folder(then: Sequence[str], now: Sequence[str]) -> tuple[set[str]
                 moved = {best + name for name in short}
                 return (moved, names) if is_then else (names, moved)
     return before, after
+
+
+def refuse_older(state: dict[str, Any]) -> None:
+    """Refuse the state of a selector of a version before 0.2.
+
+    Raises:
+        StateError: for such a state.
+    """
+    if "drifts" not in state:
+        raise StateError(
+            "the saved state was made by an older version of det_seg_agent. Resume with that version, or start a new "
+            "run from its weights."
+        )
+
+
+def refuse_other_settings(state: dict[str, Any], settings: Settings, options: BaseModel, passes: int | None) -> None:
+    """Refuse a state that was made with other settings.
+
+    Args:
+        state: what `Selector.state_dict` gave.
+        settings: those of this run.
+        options: the strategy's options that are in force.
+        passes: of this run; None if the state's run may have had another number.
+
+    Raises:
+        StateError: naming what differs, with both values.
+    """
+    refuse_older(state)
+    saved = state["settings"]
+    seed = saved["seed"]
+    if seed != settings.seed:
+        raise StateError(
+            f"the saved state is of seed {seed}, this run has {settings.seed}. Resume with agent.seed={seed}, "
+            "or start a new run."
+        )
+    if saved["strategy"] != settings.strategy:
+        raise StateError(
+            f"the saved state is of strategy {saved['strategy']!r}, this run has {settings.strategy!r}. "
+            f"Resume with agent.strategy={saved['strategy']}, or start a new run."
+        )
+    before, now = state.get("options", {}), options.model_dump()
+    if new := [key for key in now if key not in before]:
+        raise StateError(
+            f"the saved state knows nothing of agent.options.{new[0]}: it is of another version of "
+            "det_seg_agent or of the strategy. Resume with that version, or start a new run."
+        )
+    pairs = {f"agent.options.{key}": (before[key], now[key]) for key in now}
+    for key in Schedule.model_fields:
+        pairs[f"agent.{key}"] = saved[key], getattr(settings, key)
+    if passes is not None:
+        pairs["total_passes"] = state["total_passes"], passes
+    if other := {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}:
+        then = ", ".join(f"{key}={pair[0]!r}" for key, pair in other.items())
+        here = ", ".join(f"{key}={pair[1]!r}" for key, pair in other.items())
+        raise StateError(
+            f"the saved state was made with {then}, and this run has {here}. Resume with what the state was made "
+            "with, or start a new run."
+        )

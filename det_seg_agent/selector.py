@@ -9,13 +9,14 @@ from torch import Tensor
 
 from det_seg_agent.errors import ConfigError, StateError
 from det_seg_agent.features import Projector
-from det_seg_agent.fingerprint import digest, packed, refuse_other_samples
+from det_seg_agent.fingerprint import digest, packed, refuse_other_samples, refuse_other_settings
 from det_seg_agent.ranks import decide, gather_objects, gather_rows, one_thread, refuse_unlike, world
 from det_seg_agent.sampler import SelectionSampler
-from det_seg_agent.schedule import Schedule, is_full
+from det_seg_agent.schedule import is_full
 from det_seg_agent.settings import Settings, parse
 from det_seg_agent.signals import SignalBuffer, Signals, by_step, empty_signals, join
 from det_seg_agent.strategies import Request, Selection, resolve
+from det_seg_agent.strategies.base import check_selection
 from det_seg_agent.sums import Drift, SampleSums
 from det_seg_agent.table import ScoreTable
 
@@ -336,7 +337,8 @@ class Selector:
             StateError: if the state is of another strategy, other options, seed, schedule, length or data set
                 size or, with `samples`, other images.
         """
-        self._refuse_other_settings(state, other_length)
+        passes = None if other_length else self.total_passes
+        refuse_other_settings(state, self.settings, self.strategy.options, passes)
         refuse_other_samples(state["samples"], self.samples)
         rank = world()[0]
         if rank == 0:
@@ -358,70 +360,3 @@ class Selector:
             self._dropped = state["dropped"]
         self.sampler.set_selection(self.selection.indices)
         self.sampler.set_epoch(max(self.pass_index, 0))
-
-    def _refuse_other_settings(self, state: dict[str, Any], other_length: bool) -> None:
-        saved = state["settings"]
-        seed = saved["seed"]
-        if seed != self.settings.seed:
-            raise StateError(
-                f"the saved state is of seed {seed}, this run has {self.settings.seed}. Resume with agent.seed={seed}, "
-                "or start a new run."
-            )
-        if saved["strategy"] != self.settings.strategy:
-            raise StateError(
-                f"the saved state is of strategy {saved['strategy']!r}, this run has {self.settings.strategy!r}. "
-                f"Resume with agent.strategy={saved['strategy']}, or start a new run."
-            )
-        options, now = state.get("options", {}), self.strategy.options.model_dump()
-        if new := [key for key in now if key not in options]:
-            raise StateError(
-                f"the saved state knows nothing of agent.options.{new[0]}: it is of another version of "
-                "det_seg_agent or of the strategy. Resume with that version, or start a new run."
-            )
-        pairs = {f"agent.options.{key}": (options[key], now[key]) for key in now}
-        for key in Schedule.model_fields:
-            pairs[f"agent.{key}"] = saved[key], getattr(self.settings, key)
-        if not other_length:
-            pairs["total_passes"] = state["total_passes"], self.total_passes
-        if other := {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}:
-            then = ", ".join(f"{key}={pair[0]!r}" for key, pair in other.items())
-            here = ", ".join(f"{key}={pair[1]!r}" for key, pair in other.items())
-            raise StateError(
-                f"the saved state was made with {then}, and this run has {here}. Resume with what the state was made "
-                "with, or start a new run."
-            )
-
-
-def check_selection(selection: Selection, num_samples: int, name: str) -> None:
-    """Refuse invalid indices or weights, which a user's own strategy may return.
-
-    Args:
-        selection: the selection to check.
-        num_samples: number of samples in the data set.
-        name: strategy and pass, for the message.
-
-    Raises:
-        ConfigError: if the selection is empty, or an index is out of range, unsorted or repeated, or the weights are
-            not one finite positive number for each index. The message names the first such sample.
-    """
-    chosen, weights = selection.indices, selection.weights
-    if not len(chosen):
-        raise ConfigError(f"{name} selects no sample; a strategy returns the number of samples that it is asked for.")
-    wrong = chosen[(chosen < 0) | (chosen >= num_samples)]
-    if len(wrong):
-        raise ConfigError(f"{name} selects sample {int(wrong[0])}, and there are samples 0 to {num_samples - 1}.")
-    wrong = chosen[1:][chosen[1:] <= chosen[:-1]]
-    if len(wrong):
-        raise ConfigError(
-            f"{name} selects sample {int(wrong[0])} after itself or a later one; sort and list each once."
-        )
-    if weights is None:
-        return
-    if weights.shape != chosen.shape:
-        raise ConfigError(
-            f"{name} gives {tuple(weights.shape)} weights for {len(chosen)} samples; give one for each, or None."
-        )
-    wrong = chosen[~(weights.isfinite() & (weights > 0))]
-    if len(wrong):
-        weight = float(weights[chosen == wrong[0]])
-        raise ConfigError(f"{name} gives sample {int(wrong[0])} the weight {weight}; weights are finite and above 0.")

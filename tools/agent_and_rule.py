@@ -51,7 +51,11 @@ class AgentBesideRule(Agent):
             floor = self.options.floor if name == "quality" else 1.0
             picks = turns.take(weight, request.count, floor, self.table.never_seen(), torch.Generator())
             row[f"picks shared with {name}"] = float(torch.isin(picks, selection.indices).float().mean())
-        self._foretold = {"weight": self.table.score.clone(), "q": q, "loss level": self.levels.rows[:, LOSS].float()}
+        self._foretold: dict[str, Tensor] = {
+            "weight": self.table.score.clone(),
+            "q": q,
+            "loss level": self.levels.rows[:, LOSS].float(),
+        }
         self._row = row
         return selection
 
@@ -64,7 +68,7 @@ class AgentBesideRule(Agent):
         if hasattr(self, "_row"):
             ROWS.append(self._row)
             del self._row
-        self._foretold: dict[str, Tensor] = {}
+        self._foretold = {}
         super().observe(samples, pass_index, total_passes)
 
 
@@ -81,7 +85,7 @@ def train(task: str, folder: Path, seed: int) -> None:
         return
     from det_seg_agent.seg.cli import main
 
-    options = {f"{name}_dataloader.dataset.data_root": root for name in ("train", "val", "test")}
+    options: dict[str, Any] = {f"{name}_dataloader.dataset.data_root": root for name in ("train", "val", "test")}
     options |= {"agent.strategy": strategy, "agent.ratio": 0.5, "randomness.seed": seed, **recipe["host"]}
     config = str(RECIPES.parent / recipe["config"])
     main([config, "--work-dir", str(folder / "run"), "--cfg-options", *(f"{k}={v}" for k, v in options.items())])

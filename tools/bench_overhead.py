@@ -156,8 +156,9 @@ def segmentation(pairs: int, classes: int = 150, crop: int = 128, batch: int = 4
         tap = SignalTap(model, weighted=False)
         step(batch)
         assert tap.signals is not None
-        *signals, enough = tap.signals
-        selector.observe(torch.arange(len(batch["data_samples"])), *signals, sufficiency=enough)
+        loss, entropy, features, enough = tap.signals
+        index = torch.arange(len(batch["data_samples"]))
+        selector.observe(index, loss, entropy, features, sufficiency=enough)
         tap.remove()
 
     result = paired(step, our_step, [make() for _ in range(4)], pairs)

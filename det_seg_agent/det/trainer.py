@@ -33,7 +33,7 @@ from det_seg_agent.det.resume import (
 )
 from det_seg_agent.det.settings import DetSettings, from_environment, in_environment
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.fingerprint import packed, refuse_other_samples
+from det_seg_agent.fingerprint import packed, refuse_older, refuse_other_samples
 from det_seg_agent.reporting.report import Report
 from det_seg_agent.selector import Selector
 from det_seg_agent.settings import parse, refuse_changes
@@ -86,6 +86,7 @@ class AgentTrainerMixin(LoopMixin):
 
     def _settings_on_resume(self) -> DetSettings:
         assert self.saved is not None
+        refuse_older(self.saved["selector"])
         saved = parse(DetSettings, self.saved["selector"]["settings"], "agent.")
         if self.settings is not None:
             refuse_changes(self.settings.model_dump(exclude_unset=True), saved.model_dump())

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from det_seg_agent.errors import ConfigError, StateError
+from det_seg_agent.fingerprint import refuse_older
 from det_seg_agent.schedule import Schedule
 from det_seg_agent.settings import Settings, parse, refuse_changes
 
@@ -31,6 +32,7 @@ def check_state(
             "the checkpoint holds no state of the agent: it was saved without AgentHook. Start a new run with "
             "load_from= this checkpoint instead of resume."
         )
+    refuse_older(saved["selector"])
     settings = saved["selector"]["settings"]
     refuse_changes(parse(Settings, given, "agent.").model_dump(exclude_unset=True), settings)
     for key in Schedule.model_fields:  # given ones are equal by now; this compares defaults

@@ -190,3 +190,38 @@ def refuse_inert(options: BaseModel, defaults: BaseModel, inert: dict[str, str])
         value = getattr(options, name)
         if value != getattr(defaults, name):
             raise ConfigError(f"agent.options.{name}={value!r} has no effect {why}. Remove it, or change that.")
+
+
+def check_selection(selection: Selection, num_samples: int, name: str) -> None:
+    """Refuse invalid indices or weights, which a user's own strategy may return.
+
+    Args:
+        selection: the selection to check.
+        num_samples: number of samples in the data set.
+        name: strategy and pass, for the message.
+
+    Raises:
+        ConfigError: if the selection is empty, or an index is out of range, unsorted or repeated, or the weights are
+            not one finite positive number for each index. The message names the first such sample.
+    """
+    chosen, weights = selection.indices, selection.weights
+    if not len(chosen):
+        raise ConfigError(f"{name} selects no sample; a strategy returns the number of samples that it is asked for.")
+    wrong = chosen[(chosen < 0) | (chosen >= num_samples)]
+    if len(wrong):
+        raise ConfigError(f"{name} selects sample {int(wrong[0])}, and there are samples 0 to {num_samples - 1}.")
+    wrong = chosen[1:][chosen[1:] <= chosen[:-1]]
+    if len(wrong):
+        raise ConfigError(
+            f"{name} selects sample {int(wrong[0])} after itself or a later one; sort and list each once."
+        )
+    if weights is None:
+        return
+    if weights.shape != chosen.shape:
+        raise ConfigError(
+            f"{name} gives {tuple(weights.shape)} weights for {len(chosen)} samples; give one for each, or None."
+        )
+    wrong = chosen[~(weights.isfinite() & (weights > 0))]
+    if len(wrong):
+        weight = float(weights[chosen == wrong[0]])
+        raise ConfigError(f"{name} gives sample {int(wrong[0])} the weight {weight}; weights are finite and above 0.")

@@ -177,6 +177,14 @@ def test_a_state_of_another_schedule_is_refused(then: dict[str, Any], now: dict[
         make(now).load_state_dict(state, other_length=True)
 
 
+def test_a_state_of_an_older_version_is_refused() -> None:
+    state = Selector(20, 8).state_dict()
+    del state["drifts"]
+    state["settings"]["preset"] = "default"
+    with pytest.raises(StateError, match="made by an older version of det_seg_agent. Resume with that version"):
+        Selector(20, 8).load_state_dict(state)
+
+
 @pytest.mark.parametrize("name", strategy_names())
 def test_a_state_within_a_pass_holds_what_was_seen(name: str) -> None:
     def make() -> Selector:
