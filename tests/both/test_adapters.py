@@ -11,6 +11,8 @@ from adapters import ADAPTERS
 from det_seg_agent import ConfigError, StateError
 from det_seg_agent.reporting.trace import read
 
+pytestmark = pytest.mark.slow  # it trains
+
 RATIO = {"ratio": 0.4}
 
 

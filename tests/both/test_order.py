@@ -12,6 +12,8 @@ from det_seg_agent.strategies import Agent
 from det_seg_agent.strategies.data_agent.reward import ranks
 from det_seg_agent.sums import NEIGHBOURS, Drift, SampleSignals, detrend
 
+pytestmark = pytest.mark.slow  # it trains
+
 SAMPLES, PASSES = 400, 6
 
 
@@ -65,7 +67,6 @@ def segmentation(many: Path, folder: Path) -> Selector:
     return next(hook for hook in runner.hooks if type(hook).__name__ == "AgentHook").selector
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("train", [detection, segmentation])
 def test_weights_after_the_first_pass_do_not_tell_when_a_sample_was_seen(
     train: Any, many: Path, tmp_path: Path

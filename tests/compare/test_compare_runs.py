@@ -22,6 +22,8 @@ from det_seg_agent.compare.matrix import read
 from det_seg_agent.compare.store import Store
 from det_seg_agent.det import judge
 
+pytestmark = pytest.mark.slow  # it trains
+
 TOOL = Path(__file__).parents[2] / "tools/compare.py"
 HELPERS = Path(__file__).parents[1] / "helpers"
 
@@ -32,7 +34,6 @@ def children(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HELPERS), os.environ.get("PYTHONPATH", "")]))
 
 
-@pytest.mark.slow
 def test_cells_run_are_kept_and_run_again_when_they_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, folder = write(tmp_path / "c.yaml"), tmp_path / "out"
     words = [str(config), "--folder", str(folder), "--jobs", "2"]
@@ -87,7 +88,6 @@ def test_the_last_weights_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(outcome["curve"]["points"]) == 2 and outcome["curve"]["name"].startswith("mAP50-95")
 
 
-@pytest.mark.slow
 def test_segmentation_trains_every_role(tmp_path: Path) -> None:
     config = write_segmentation(tmp_path / "c.yaml")
     _, cells = read(config)
@@ -127,7 +127,6 @@ def test_a_config_with_settings_of_ours_is_refused(tmp_path: Path, capsys: pytes
     assert "agent.final_full: in a comparison" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_cell_that_fails_is_told_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = {"label": "broken so", "strategy": "compare_runs:Broken"}
     config = write(tmp_path / "c.yaml", strategies=[broken, {"label": "loss so", "strategy": "loss"}])
@@ -138,7 +137,6 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(tmp_path: Path, capsys: 
     assert "failed with status" in text and "on purpose" in text and ">loss so 0.5<" in text
 
 
-@pytest.mark.slow
 def test_terminated_it_ends_its_cells_even_as_a_background_job(tmp_path: Path) -> None:
     stage = "detection-full-seed-0-*"
     config, folder = write(tmp_path / "c.yaml"), tmp_path / "out"

@@ -31,6 +31,8 @@ from det_seg_agent.det.loader import SelectionLoader
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.reporting.trace import read
 
+pytestmark = pytest.mark.slow  # it trains
+
 
 @pytest.fixture(scope="module")
 def model_yaml(tmp_path_factory: pytest.TempPathFactory) -> str:

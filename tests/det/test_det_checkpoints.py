@@ -16,6 +16,8 @@ from det_seg_agent.det.resume import find_state
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.reporting.trace import read
 
+pytestmark = pytest.mark.slow  # it trains
+
 AGENT = {"ratio": 0.4, "final_full": 0.2}
 RUN: dict[str, Any] = {"epochs": 5, "val": False, "optimizer": "SGD", "nbs": 8, "save_period": 1}
 

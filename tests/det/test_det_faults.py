@@ -23,6 +23,8 @@ from det_seg_agent import ConfigError, Selector, StateError
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.reporting.trace import read
 
+pytestmark = pytest.mark.slow  # it trains
+
 # How often each moment comes, before the last epoch's checkpoint: batches of 8 of 48, 19, 19 and 48 images.
 MOMENTS = {"batch": 18, "last": 3, "state": 6, "trace": 4, "replace": 17, "replaced": 17}
 RUN = {"epochs": 4, "nbs": 8, "warmup_epochs": 0, "optimizer": "SGD", "val": False}
@@ -45,7 +47,6 @@ def copy_of(data_yaml: str, folder: Path) -> Path:
 # Stops --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_ten_kills_leave_the_run_as_it_would_have_been(data_yaml: str, tmp_path: Path) -> None:
     """Policy, table, selections, trace and weights of resumed runs are those of the run without a kill."""
     draw = random.Random(0)
@@ -281,7 +282,6 @@ def test_three_hundred_passes_hold_no_more_than_thirty() -> None:
     assert counts[0] == counts[1]
 
 
-@pytest.mark.slow
 def test_sixteen_epochs_of_the_host_leave_no_tensor_or_file_open(
     model_yaml: str, data_yaml: str, tmp_path: Path
 ) -> None:

@@ -24,6 +24,8 @@ from det_seg_agent.det.judge import difference, evaluate, figures, tolerance
 from det_seg_agent.det.truth import Truth, choose_json, load_truth
 from det_seg_agent.errors import ConfigError
 
+pytestmark = pytest.mark.slow  # it trains
+
 LABELS = "the labels of the validation set"
 STILL = {"mosaic": 0, "scale": 0, "translate": 0, "fliplr": 0, "hsv_h": 0, "hsv_s": 0, "hsv_v": 0, "erasing": 0}
 

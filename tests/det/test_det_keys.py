@@ -14,6 +14,8 @@ from det_seg_agent.det.coco_convert import prepare_data
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.scenes import write_scenes
 
+pytestmark = pytest.mark.slow  # it trains
+
 SOME = AgentDetectionTrainer.configured(ratio=0.4, final_full=0.25)
 # What each key is set to, and how many images there are to select from.
 KEYS: dict[str, dict[str, Any]] = {
@@ -77,7 +79,6 @@ def test_selections_and_counts_are_exact_with_a_key(key: str, model_yaml: str, d
     assert [row["selected"] for row in trainer.selector.history] == [images, *[round(0.4 * images)] * 2, images]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("key", ["several", "multi_scale", "close_mosaic", "optimizer"])
 def test_full_is_the_stock_run_with_a_key(key: str, model_yaml: str, data: str, tmp_path: Path) -> None:
     full = AgentDetectionTrainer.configured(strategy="full")

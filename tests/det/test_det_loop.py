@@ -22,6 +22,8 @@ from det_seg_agent.det.loader import images_of_a_pass, shown_samples, shuffles
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.scenes import write_scenes
 
+pytestmark = pytest.mark.slow  # it trains
+
 FULL = AgentDetectionTrainer.configured(strategy="full")
 SOME = AgentDetectionTrainer.configured(ratio=0.4, final_full=0.25)
 

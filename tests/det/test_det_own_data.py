@@ -25,6 +25,8 @@ from det_seg_agent.det.shared_pass import SharedPass
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.det.trainers import AgentClassificationTrainer
 
+pytestmark = pytest.mark.slow  # it trains
+
 RUN = {"epochs": 3, "workers": 0, "val": False, "nbs": 8}
 FOUR = [3, 11, 20, 41]
 FULL = AgentDetectionTrainer.configured(strategy="full")

@@ -19,6 +19,8 @@ from det_seg_agent.reporting.trace import read
 from det_seg_agent.signals import SignalBuffer
 from det_seg_agent.sums import Drift, SampleSums
 
+pytestmark = pytest.mark.slow  # it trains
+
 SCRIPT = str(Path(__file__).parents[1] / "helpers/ddp_det.py")
 RUN_AGENT = {"ratio": 0.4, "final_full": 0}  # of ddp_det, which is not imported here: it changes torch for its process
 
@@ -92,7 +94,6 @@ def reordered(index: Any, loss: Any, entropy: Any, features: Any, *more: Any) ->
     return loss, entropy, features, index, *more
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
 def test_ranks_hold_the_same_and_what_one_process_would(data_yaml: str, tmp_path: Path, processes: int) -> None:
     ranks = launch(data_yaml, tmp_path, processes)
@@ -102,7 +103,6 @@ def test_ranks_hold_the_same_and_what_one_process_would(data_yaml: str, tmp_path
         assert equal(one[key], ranks[0]["state"][key]), f"{key}, bit for bit"
 
 
-@pytest.mark.slow
 def test_two_processes_go_on_exactly_after_a_kill(data_yaml: str, tmp_path: Path) -> None:
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
@@ -117,7 +117,6 @@ def test_two_processes_go_on_exactly_after_a_kill(data_yaml: str, tmp_path: Path
     assert first is not None and first.equals(second)
 
 
-@pytest.mark.slow
 def test_the_hosts_launcher_keeps_settings_and_callbacks(data_yaml: str, tmp_path: Path) -> None:
     """The host writes a script and a pickle of the trainer's class, and starts them in two processes."""
     ranks = launch(data_yaml, tmp_path, 2, own_launcher=True)

@@ -30,6 +30,8 @@ from det_seg_agent.det.heads import HEADS
 from det_seg_agent.det.loader import SelectionLoader
 from det_seg_agent.det.trainers import AgentDetectionTrainer, trainer_for
 
+pytestmark = pytest.mark.slow  # it trains
+
 DOCS = Path(__file__).parents[2] / "docs/heads.md"
 SUPPORTED = [head for head in HEADS if not head.reason]
 MODELS = [model for head in SUPPORTED for model in head.models]

@@ -20,6 +20,8 @@ from PIL import Image
 from det_seg_agent.det.cli import main
 from det_seg_agent.reporting.trace import read
 
+pytestmark = pytest.mark.slow  # it trains
+
 Words = dict[str, Any]
 
 

@@ -17,6 +17,8 @@ from seg_runs import CONFIG
 from det_seg_agent.reporting.trace import read
 from det_seg_agent.seg.cli import main
 
+pytestmark = pytest.mark.slow  # it trains
+
 Words = dict[str, Any]
 NUMBER = itertools.count()
 DATA = "train_dataloader.dataset"

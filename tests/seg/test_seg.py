@@ -26,6 +26,8 @@ from det_seg_agent.seg.cli import main
 from det_seg_agent.seg.index import SampleIndex, image_paths
 from det_seg_agent.seg.signals import SignalTap, image_signals
 
+pytestmark = pytest.mark.slow  # it trains
+
 FULL = {"agent__strategy": "full"}
 LOOPS = {"epochs": EPOCHS, "iterations": ITERS}
 SHARED = {"channels": 16, "num_classes": 5, "norm_cfg": {"type": "BN"}, "dropout_ratio": 0.1, "align_corners": False}

@@ -17,6 +17,8 @@ from seg_runs import CONFIG, EPOCHS, ITERS, TINY, config_of, fit, same_weights
 
 from det_seg_agent.seg import cli
 
+pytestmark = pytest.mark.slow  # it trains
+
 SHORT = {**ITERS, **TINY, "train_cfg.max_iters": 24, "agent__ratio": 0.5}
 
 
@@ -69,7 +71,6 @@ def test_the_runner_that_trained_tests_too(scenes: Path, tmp_path: Path) -> None
     assert (tmp_path / "metrics.json").read_text() == written
 
 
-@pytest.mark.slow
 def test_mmsegs_own_script_tests_the_dumped_config(finished: tuple[Path, Runner]) -> None:
     """`tools/test.py CONFIG CHECKPOINT`, with the config that the run left, in the same work dir."""
     folder, _ = finished

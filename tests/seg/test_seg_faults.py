@@ -26,6 +26,8 @@ from det_seg_agent.reporting.trace import read
 from det_seg_agent.seg.checkpoints import WholeFiles
 from det_seg_agent.seg.cli import main
 
+pytestmark = pytest.mark.slow  # it trains
+
 RUN = {
     **kill_seg.OPTIONS, "train_cfg.max_iters": 30, "default_hooks.checkpoint.max_keep_ckpts": 3,
     "param_scheduler": [{"type": "PolyLR", "power": 0.9, "by_epoch": False, "begin": 0, "end": 30}],
@@ -47,7 +49,6 @@ def log_of(folder: Path) -> str:
 # Kills --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_ten_kills_leave_the_run_as_it_would_have_been(scenes: Path, tmp_path: Path) -> None:
     """Ten moments drawn at random, one after another in one run that is resumed each time.
 

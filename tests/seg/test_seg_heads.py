@@ -24,6 +24,8 @@ from det_seg_agent.seg.cli import main
 from det_seg_agent.seg.heads import OWN_LOSS, SEGMENTORS, check_model, check_segmentor, refusal
 from det_seg_agent.seg.signals import SignalTap
 
+pytestmark = pytest.mark.slow  # it trains
+
 CE = {"type": "CrossEntropyLoss", "avg_non_ignore": True}
 OHEM = {"type": "OhemCrossEntropy", "min_kept": 100}
 ONE = {"in_channels": 64, "in_index": 3}

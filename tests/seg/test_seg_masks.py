@@ -27,6 +27,8 @@ from det_seg_agent.seg.files import missing, refuse_lost
 from det_seg_agent.seg.index import first_double, image_paths
 from det_seg_agent.seg.masks import MaskError, Masks, limits_of
 
+pytestmark = pytest.mark.slow  # it trains
+
 LOAD = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]
 CROP = {"type": "CenterCrop", "crop_size": (16, 16)}
 PACK = {"type": "PackSegInputs"}

@@ -13,6 +13,8 @@ from test_input_seg import mask, picture, spoilt
 from det_seg_agent.reporting.trace import read
 from det_seg_agent.seg.cli import main
 
+pytestmark = pytest.mark.slow  # it trains
+
 NAME = os.fsdecode(b"d\xe9cran_%d.png")  # Latin-1, which Python keeps as a surrogate
 
 

@@ -17,6 +17,8 @@ from seg_runs import TINY, fit
 from det_seg_agent import StateError
 from det_seg_agent.reporting.trace import read
 
+pytestmark = pytest.mark.slow  # it trains
+
 Ranks = list[dict[str, dict[str, Any]]]
 
 
@@ -67,18 +69,15 @@ def check_ranks(ranks: Ranks, name: str) -> None:
     assert start == len(runs[0]["stream"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["iterations", "epochs", "plain"])
 def test_two_processes_hold_and_see_the_same(two: Ranks, name: str) -> None:
     check_ranks(two, name)
 
 
-@pytest.mark.slow
 def test_three_processes_hold_and_see_the_same(scenes: Path, tmp_path: Path) -> None:
     check_ranks(launch(3, scenes, tmp_path, "iterations"), "iterations")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["iterations", "epochs"])
 def test_two_processes_go_on_exactly(two: Ranks, folder: Path, loop: str) -> None:
     """Stopped within a pass, after a checkpoint within a pass: the same weights, table, policy and trace."""
@@ -91,7 +90,6 @@ def test_two_processes_go_on_exactly(two: Ranks, folder: Path, loop: str) -> Non
     assert one is not None and one.equals(other)
 
 
-@pytest.mark.slow
 def test_two_processes_equal_one_on_the_same_stream(two: Ranks, scenes: Path, tmp_path: Path) -> None:
     """Half the batch in each: the same images in every iteration, the same selections, losses up to rounding."""
     one, both = ddp_seg.run(scenes, tmp_path, 8, **ddp_seg.RUNS["plain"]), [rank["plain"] for rank in two]
@@ -106,7 +104,6 @@ def test_two_processes_equal_one_on_the_same_stream(two: Ranks, scenes: Path, tm
         assert torch.equal(table[name], other[name])
 
 
-@pytest.mark.slow
 def test_what_two_processes_write_they_write_once(two: Ranks, folder: Path) -> None:
     """By the command line and the host's launcher."""
     run = folder / "command_line"
@@ -125,7 +122,6 @@ def test_what_two_processes_write_they_write_once(two: Ranks, folder: Path) -> N
         assert torch.load(path, weights_only=True)["det_seg_agent"]["layout"] == {"processes": 2, "batch": 4}
 
 
-@pytest.mark.slow
 def test_another_number_of_processes_does_not_resume(two: Ranks, folder: Path, scenes: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()

@@ -16,6 +16,8 @@ from det_seg_agent.seg import AgentHook, AgentIterLoop
 from det_seg_agent.seg.checks import batch_note, is_type, type_name
 from det_seg_agent.seg.cli import arguments_parser, load_config, main
 
+pytestmark = pytest.mark.slow  # it trains
+
 CLASSES = """
 from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import DefaultSampler, InfiniteSampler
