@@ -11,7 +11,7 @@ export YOLO_CONFIG_DIR := $(CURDIR)/$(VENV)/ultralytics
 CORE := tests/core tests/docs $(addprefix tests/both/test_,order.py hosts.py sufficiency.py \
 	adapters.py::test_full_is_the_stock_training)
 
-.PHONY: demo test check lint setup lock docs
+.PHONY: demo test quick check lint setup lock docs
 setup: $(VENV)/ready
 
 $(VENV)/ready: pyproject.toml constraints.txt
@@ -25,6 +25,9 @@ demo: setup
 
 test: setup
 	$(PY) -m pytest -q -n 2 --dist worksteal
+
+quick: setup
+	$(PY) -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 check: setup
 	$(PY) -m pytest -q -n 2 --dist worksteal $(CORE)
