@@ -413,11 +413,12 @@ def test_a_stop_while_judging_costs_no_figures(learned: Path, root: Path, tmp_pa
     import threading
 
     host = {**TINY, "model": str(learned), "data": str(root / "data.yaml"), "epochs": 1, "project": str(tmp_path)}
-    pipe, ends = val_json(root), []
+    pipe, ends, over = val_json(root), [], threading.Event()
 
     def stop() -> None:
         ends.append(os.open(pipe, os.O_WRONLY))  # waits for the reader, who then waits for what is never written
-        os.kill(os.getpid(), signal.SIGINT)
+        while not over.wait(1):  # a signal that comes before the reader waits does not wake it
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def block(trainer: Any) -> None:
         pipe.unlink()
@@ -429,6 +430,7 @@ def test_a_stop_while_judging_costs_no_figures(learned: Path, root: Path, tmp_pa
         with pytest.raises(KeyboardInterrupt):
             train({**host, "name": "run"}, {"val_json": str(pipe)}, {"on_train_end": block})
     finally:
+        over.set()
         signal.signal(signal.SIGINT, before)
         os.close(ends[0])
     result = json.loads((tmp_path / "run/metrics.json").read_text())
