@@ -24,19 +24,8 @@ class SelectionLoader(DataLoader[dict[str, Any]]):
     """
 
     def __init__(self, dataset: IndexedDataset, sampler: SelectionSampler, stock: Any):
-        workers = stock.num_workers
-        super().__init__(
-            dataset,
-            batch_size=stock.batch_size,
-            sampler=sampler,
-            num_workers=workers,
-            collate_fn=dataset.collate,
-            pin_memory=stock.pin_memory,
-            worker_init_fn=stock.worker_init_fn,
-            generator=stock.generator,
-            prefetch_factor=stock.prefetch_factor,
-            persistent_workers=workers > 0,
-        )
+        persistent = stock.num_workers > 0
+        super().__init__(dataset, sampler=sampler, persistent_workers=persistent, **shared_arguments(stock, dataset))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         """Yield the batches; fetching starts at the first `next`, as the host creates iterators that it never uses."""
@@ -50,6 +39,12 @@ class SelectionLoader(DataLoader[dict[str, Any]]):
             self._iterator = None
 
     reset = close
+
+
+def shared_arguments(stock: Any, dataset: IndexedDataset) -> dict[str, Any]:
+    """Return the arguments of a `DataLoader` over `dataset` that are those of the host's loader."""
+    names = ("batch_size", "num_workers", "pin_memory", "worker_init_fn", "generator", "prefetch_factor")
+    return {"collate_fn": dataset.collate, **{name: getattr(stock, name) for name in names}}
 
 
 def shuffles(loader: Any) -> bool:
@@ -98,15 +93,5 @@ def host_loader(stock: Any, dataset: IndexedDataset) -> Any:
 
     It shares the sampler and the generator of `stock`, which has not been walked yet, so that batches are the same.
     """
-    return type(stock)(
-        dataset,
-        batch_size=stock.batch_size,
-        sampler=stock.sampler,
-        num_workers=stock.num_workers,
-        collate_fn=dataset.collate,
-        pin_memory=stock.pin_memory,
-        drop_last=stock.drop_last,
-        worker_init_fn=stock.worker_init_fn,
-        generator=stock.generator,
-        prefetch_factor=stock.prefetch_factor,
-    )
+    shared = shared_arguments(stock, dataset)
+    return type(stock)(dataset, sampler=stock.sampler, drop_last=stock.drop_last, **shared)

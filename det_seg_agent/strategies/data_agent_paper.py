@@ -7,12 +7,13 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from det_seg_agent.seeding import derive_seed, generator
+from det_seg_agent.seeding import generator
 from det_seg_agent.signals import Signals
-from det_seg_agent.strategies.base import Request, Selection, Strategy, register
+from det_seg_agent.strategies.base import Request, Selection, register
+from det_seg_agent.strategies.data_agent.learner import PpoStrategy
 from det_seg_agent.strategies.data_agent.options import PaperOptions
-from det_seg_agent.strategies.data_agent.ppo import BetaPolicy, Ppo, PpoConfig, gae
-from det_seg_agent.strategies.data_agent.reward import RunningNorm, paper_difficulty, quality, reward
+from det_seg_agent.strategies.data_agent.ppo import PpoConfig, gae
+from det_seg_agent.strategies.data_agent.reward import paper_difficulty, quality, reward
 from det_seg_agent.strategies.weights_to_selection import top
 
 GAMMA, LAMBDA = 0.99, 0.95  # discount, and lambda of the advantage estimation
@@ -49,11 +50,10 @@ class Rows:
 
 
 @register("data_agent_paper")
-class DataAgentPaper(Strategy):
+class DataAgentPaper(PpoStrategy):
     """The samples of the highest actions, each drawn when the sample was last in a mini-batch."""
 
     Options: ClassVar[type[BaseModel]] = PaperOptions
-    stat_names = ("balance", "reward", "policy_entropy")
     feature_dim = None
     keeps_features = False
     needs_images = True  # it learns from mini-batch after mini-batch, and from features as they were in each
@@ -62,9 +62,6 @@ class DataAgentPaper(Strategy):
     def __init__(self, table: Any, seed: int, options: PaperOptions):
         super().__init__(table, seed, options)
         self.weighs = options.inverse_ratio_loss
-        self.norm = RunningNorm()
-        self.ppo: Ppo | None = None
-        self._stats: dict[str, float] = {}
 
     def observe_images(self, signals: Signals, pass_index: int, total_passes: int) -> None:
         """Update the policy on the pass, one group of mini-batches after the other."""
@@ -83,7 +80,7 @@ class DataAgentPaper(Strategy):
         """Make one update from mini-batches; return (balance, mean reward, policy entropy in nats)."""
         state = torch.cat([rows.features for rows in batches])
         pairs = [quality(paper_difficulty(rows.loss), rows.entropy.clamp(0, 1)) for rows in batches]
-        learner = self._learner(state.shape[1])
+        learner = self.learner(state.shape[1])
         learner.anneal(progress)
         action = learner.policy.act(state, draw)
         raw = reward(action, torch.cat([q for q, _ in pairs]), matching=False)
@@ -94,11 +91,9 @@ class DataAgentPaper(Strategy):
         self.table.score[torch.cat([rows.index for rows in batches])] = action
         return float(torch.stack([balance for _, balance in pairs]).mean()), float(raw.mean()), entropy
 
-    def _learner(self, state_dim: int) -> Ppo:
-        if self.ppo is None:
-            policy = BetaPolicy(state_dim, self.options.hidden, derive_seed(self.seed, "agent"))
-            self.ppo = Ppo(policy, PpoConfig(lr=self.options.lr, centre_advantage=False))
-        return self.ppo
+    def ppo_config(self) -> PpoConfig:
+        """Return the hyper-parameters of an update."""
+        return PpoConfig(lr=self.options.lr, centre_advantage=False)
 
     @staticmethod
     def _advantage(reward: Tensor, value: Tensor, lengths: list[int]) -> Tensor:
@@ -115,21 +110,3 @@ class DataAgentPaper(Strategy):
         ties = generator(self.seed, "ties", request.pass_index)
         indices = top(table.last("score"), request.count, ties, table.never_seen())
         return Selection(indices, torch.full((len(indices),), 1 / request.ratio) if self.weighs else None)
-
-    def stats(self) -> dict[str, float]:
-        """Return the last pass's balance w, mean reward (before normalisation) and policy entropy in nats."""
-        return self._stats
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return policy, optimizer and reward statistics."""
-        state: dict[str, Any] = {"norm": self.norm.state_dict(), "ppo": None}
-        if self.ppo is not None:
-            state |= {"ppo": self.ppo.state_dict(), "state_dim": self.ppo.policy.actor[0].in_features}
-        return state
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state that `state_dict` returned."""
-        self.norm.load_state_dict(state["norm"])
-        self.ppo = None
-        if state["ppo"] is not None:
-            self._learner(state["state_dim"]).load_state_dict(state["ppo"])

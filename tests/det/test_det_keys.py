@@ -55,7 +55,7 @@ ELSEWHERE = {
     "batch",
     "device",
     "pretrained",
-}  # tests/test_det_loop.py and others
+}  # test_det_loop.py and others
 
 
 @pytest.fixture(scope="module")

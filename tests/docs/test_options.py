@@ -1,4 +1,4 @@
-"""docs/options.md is made of the settings themselves; `WRITE_OPTIONS_DOCS=1 python -m pytest tests/test_options.py`."""
+"""docs/options.md is made of the settings; `WRITE_OPTIONS_DOCS=1 python -m pytest tests/docs/test_options.py`."""
 
 import os
 import textwrap

@@ -1,7 +1,7 @@
 """docs/input.md against what is really said: each case of bad input is looked up there, and its message compared.
 
 "…" in the documentation stands for what depends on the run or on the host's version. After a change of messages
-`WRITE_INPUT_DOCS=1 python -m pytest -n 0 tests/test_input_*.py` rewrites those that differ; then read them.
+`WRITE_INPUT_DOCS=1 python -m pytest -n 0 tests/*/test_input_*.py` rewrites those that differ; then read them.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""RT-DETR's loss terms, extended to record each image's part. `splits.Queries` uses them.
+"""RT-DETR's loss terms, extended to record each image's part. `Queries` uses them.
 
 All terms are sums over queries, divided by the number of matched boxes in the batch. The matcher's indices give the
 image of each matched query. The formulas are the host's (ultralytics 8.4.190, `models/utils/loss.py`).

@@ -1,4 +1,4 @@
-"""The semantic task's loss terms, extended to record each image's part. `splits.Semantic` uses them.
+"""The semantic task's loss terms, extended to record each image's part. `Semantic` uses them.
 
 Cross-entropy is a sum over pixels, divided by the number of valid pixels in the batch. Dice consists of sums over the
 batch, intersection I and cardinality C: 1 - (2 I + 1) / (C + 1) = (C - 2 I) / (C + 1). An image's part is its own

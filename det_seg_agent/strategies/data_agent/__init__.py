@@ -1,1 +1,1 @@
-"""The agent: `agent.py` is the strategy, `state.py` what it sees, `reward.py`, `ppo.py` how it learns, `options.py`."""
+"""The agent: `agent.py` is the strategy, `state.py` what it sees, `learner.py`, `reward.py` and `ppo.py` how it learns."""
