@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from det_runs import TINY, fit, write_model
+from det_runs import TINY, Painted, fit
 from test_det_checkpoints import Stop, stopping
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
@@ -32,12 +32,6 @@ from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.reporting.trace import read
 
 pytestmark = pytest.mark.slow  # it trains
-
-
-@pytest.fixture(scope="module")
-def model_yaml(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A light YOLOv8."""
-    return write_model(tmp_path_factory.mktemp("model"))
 
 
 # Signals ------------------------------------------------------------------------------------------------------------
@@ -147,17 +141,7 @@ def test_composites_show_selected_samples_only_and_credit_sums_to_one(data_yaml:
 def test_credit_is_the_share_of_pixels(data_yaml: str, hyp: dict) -> None:
     """One sample at a time is painted blue over the same random draws: its share is the share of blue."""
     host = host_dataset(data_yaml, hsv_h=0.0, hsv_s=0.0, hsv_v=0.0, **hyp)
-    stock_load = host.get_image_and_label
-    lit = -1
-
-    def painted(index: int) -> dict[str, Any]:
-        label = stock_load(index)
-        label["img"] = np.full_like(label["img"], 114)  # the colour of the host's padding
-        label["img"][..., 1] = 254
-        label["img"][..., 0] = 254 if index == lit else 114
-        return label
-
-    host.get_image_and_label = painted
+    painted = Painted(host)
     dataset = IndexedDataset(host, 0, 0, fresh=True)
     passes = itertools.count()
 
@@ -169,11 +153,11 @@ def test_credit_is_the_share_of_pixels(data_yaml: str, hyp: dict) -> None:
 
     blended = 0
     for index in range(0, 48, 8):
-        lit = -1
+        painted.lit = -1
         _, credits = draw(index)
         blended += len(credits) > 4
         for sample, share in credits.items():
-            lit = sample
+            painted.lit = sample
             (red, green, blue), again = draw(index)
             assert again == credits
             assert abs(red) < 3

@@ -42,12 +42,6 @@ def stopping(stock: Any, epoch: int) -> Any:
 
 
 @pytest.fixture(scope="module")
-def model_yaml(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny model."""
-    return write_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
 def finished(model_yaml: str, data_yaml: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The trainer of a finished run that kept a checkpoint of each epoch."""
     folder = tmp_path_factory.mktemp("finished")

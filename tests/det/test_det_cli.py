@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from det_runs import write_model
 from ultralytics import YOLO, cfg
 from ultralytics.utils import YAML
 from ultralytics.utils.callbacks import base
@@ -60,11 +59,6 @@ LINES: dict[str, list[str]] = {
 
 class Parsed(BaseException):
     """Ends a run once its trainer has its arguments."""
-
-
-@pytest.fixture(scope="module")
-def model_yaml(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any
 import kill_det
 import pytest
 import torch
-from det_runs import fit, write_model
+from det_runs import fit
 from same import equal
 from ultralytics import YOLO
 
@@ -29,12 +29,6 @@ pytestmark = pytest.mark.slow  # it trains
 MOMENTS = {"batch": 18, "last": 3, "state": 6, "trace": 4, "replace": 17, "replaced": 17}
 RUN = {"epochs": 4, "nbs": 8, "warmup_epochs": 0, "optimizer": "SGD", "val": False}
 TRAINER = AgentDetectionTrainer.configured(ratio=0.4, final_full=0)
-
-
-@pytest.fixture(scope="module")
-def model_yaml(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny model."""
-    return write_model(tmp_path_factory.mktemp("model"))
 
 
 def copy_of(data_yaml: str, folder: Path) -> Path:

@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from det_runs import fit, write_model
+from det_runs import fit
 from loop_runs import IMAGES, LOOP, check_counts, watched
 from ultralytics.models.yolo.detect import DetectionTrainer
 
-from det_seg_agent.det.coco_convert import prepare_data
 from det_seg_agent.det.trainer import AgentDetectionTrainer
-from det_seg_agent.scenes import write_scenes
 
 pytestmark = pytest.mark.slow  # it trains
 
@@ -56,18 +54,6 @@ ELSEWHERE = {
     "device",
     "pretrained",
 }  # test_det_loop.py and others
-
-
-@pytest.fixture(scope="module")
-def model_yaml(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny model."""
-    return write_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """21 + 4 square scenes."""
-    return prepare_data(write_scenes(tmp_path_factory.mktemp("keys") / "scenes", IMAGES, 4, 64))
 
 
 @pytest.mark.parametrize("key", KEYS)

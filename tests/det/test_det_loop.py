@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from det_runs import fit, write_model
+from det_runs import fit
 from loop_runs import IMAGES, LOOP, check_counts, watched
 from PIL import Image
 from ultralytics.data import build_dataloader
@@ -17,27 +17,13 @@ from ultralytics.data.build import ContiguousDistributedSampler
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from det_seg_agent import Selector
-from det_seg_agent.det.coco_convert import prepare_data
 from det_seg_agent.det.loader import images_of_a_pass, shown_samples, shuffles
 from det_seg_agent.det.trainer import AgentDetectionTrainer
-from det_seg_agent.scenes import write_scenes
 
 pytestmark = pytest.mark.slow  # it trains
 
 FULL = AgentDetectionTrainer.configured(strategy="full")
 SOME = AgentDetectionTrainer.configured(ratio=0.4, final_full=0.25)
-
-
-@pytest.fixture(scope="module")
-def model_yaml(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny model."""
-    return write_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """21 + 4 square scenes."""
-    return prepare_data(write_scenes(tmp_path_factory.mktemp("loop") / "scenes", IMAGES, 4, 64))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import torch
 import ultralytics.data.build
 import ultralytics.models.yolo.classify.train
-from det_runs import TINY, fit, write_model
+from det_runs import TINY, fit
 from head_runs import host_of, write_data, write_head
 from torch.utils.data import ConcatDataset, Subset
 from ultralytics.cfg import get_cfg
@@ -30,12 +30,6 @@ pytestmark = pytest.mark.slow  # it trains
 RUN = {"epochs": 3, "workers": 0, "val": False, "nbs": 8}
 FOUR = [3, 11, 20, 41]
 FULL = AgentDetectionTrainer.configured(strategy="full")
-
-
-@pytest.fixture(scope="module")
-def model_yaml(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny model."""
-    return write_model(tmp_path_factory.mktemp("model"))
 
 
 # Memory -------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import ultralytics
-from det_runs import TINY
+from det_runs import TINY, Painted
 from head_runs import batch_of, build, host_of, write_data, write_head
 from pycocotools.mask import frPyObjects, merge
 from ultralytics.cfg import get_cfg
@@ -253,17 +253,7 @@ def host_dataset(scenes: Path, task: str, folder: Path, **hyp: Any) -> Any:
 def test_credit_is_the_share_of_pixels_in_every_task(task: str, hyp: dict, scenes: Path, tmp_path: Path) -> None:
     """One sample at a time is painted blue over the same random draws: its share is the share of blue."""
     host = host_dataset(scenes, task, tmp_path, **hyp)
-    load = host.get_image_and_label
-    lit = -1
-
-    def painted(index: int) -> dict[str, Any]:
-        label = load(index)
-        label["img"] = np.full_like(label["img"], 114)  # the colour of the host's padding
-        label["img"][..., 1] = 254
-        label["img"][..., 0] = 254 if index == lit else 114
-        return label
-
-    host.get_image_and_label = painted
+    painted = Painted(host)
     dataset = IndexedDataset(host, 0, 0, fresh=True)
     passes = itertools.count()
     chosen = torch.arange(0, 48, 2)
@@ -278,12 +268,12 @@ def test_credit_is_the_share_of_pixels_in_every_task(task: str, hyp: dict, scene
     tolerance = 0.1 if hyp.get("copy_paste") else 0.05  # pasted objects are not credited
     composites = 0
     for index in (0, 16, 32):
-        lit = -1
+        painted.lit = -1
         _, credits = draw(index)
         assert sum(credits.values()) == pytest.approx(1) and set(credits) <= set(chosen.tolist())
         composites += len(credits) > 1
         for sample, share in credits.items():
-            lit = sample
+            painted.lit = sample
             (_, green, blue), again = draw(index)
             assert again == credits and blue / green == pytest.approx(share, abs=tolerance)
     assert composites

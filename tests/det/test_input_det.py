@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from det_runs import TINY, write_model
+from det_runs import TINY
 from documented import check_case
 from PIL import Image
 
@@ -190,12 +190,6 @@ def tmp_path() -> Iterator[Path]:
     """A folder with a short path, so that messages are not cut."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder).resolve()
-
-
-@pytest.fixture(scope="module")
-def model_yaml(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A light YOLOv8."""
-    return write_model(tmp_path_factory.mktemp("model"))
 
 
 def run(words: Words) -> int:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from ultralytics import YOLO
 from ultralytics.utils import ROOT
@@ -25,3 +26,19 @@ def fit(model_yaml: str, data: str, folder: Path, name: str, trainer: Any, **mor
     arguments = {**TINY, "data": data, "epochs": 4, "project": str(folder), "name": name, "close_mosaic": 0, **more}
     model.train(trainer=trainer, **arguments)
     return model.trainer
+
+
+class Painted:
+    """Has a data set of the host load grey images, and the sample `lit` in blue; green is the same in all."""
+
+    def __init__(self, dataset: Any):
+        self.load, self.lit = dataset.get_image_and_label, -1
+        dataset.get_image_and_label = self
+
+    def __call__(self, index: int) -> Any:
+        """Return the host's image and label, painted."""
+        label = self.load(index)
+        label["img"] = np.full_like(label["img"], 114)  # the colour of the host's padding
+        label["img"][..., 1] = 254
+        label["img"][..., 0] = 254 if index == self.lit else 114
+        return label

@@ -1,1 +1,1 @@
-"""The agent: `agent.py` is the strategy, `state.py` what it sees, `learner.py`, `reward.py` and `ppo.py` how it learns."""
+"""The agent: `agent.py` is the strategy, `state.py` what it sees; `learner.py`, `reward.py`, `ppo.py` train it."""
