@@ -29,7 +29,7 @@ class Block(BaseModel):
 
     data: str | None = Field(None, description="'scenes' for the embedded data, or a path; --data gives one that lacks")
     scenes: dict[str, int] = Field(
-        default_factory=dict, description="train, val, size, seed, mislabelled of the scenes"
+        default_factory=dict, description="arguments of write_scenes: train, val, size, seed, long_tail, ..."
     )
     host: dict[str, Any] = Field(default_factory=dict, description="settings of the host, a mapping")
     agent: dict[str, Any] = Field(default_factory=dict, description="settings of ours for all, such as schedule")

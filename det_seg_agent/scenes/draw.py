@@ -11,7 +11,21 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Rng = np.random.Generator
-CATEGORIES: dict[int, str] = {1: "disc", 2: "square", 3: "triangle", 4: "star"}
+Colour = tuple[float, float, float]
+CATEGORIES: dict[int, str] = {
+    1: "disc", 2: "square", 3: "triangle", 4: "star", 5: "bar", 6: "cross", 7: "arrow", 8: "moon",
+}  # fmt: skip
+CLASS_COLOURS: dict[int, Colour] = {  # BGR: red, blue, green, yellow, magenta, cyan, orange, violet
+    1: (40, 40, 215), 2: (215, 70, 40), 3: (50, 170, 40), 4: (40, 220, 235),
+    5: (200, 50, 220), 6: (215, 210, 40), 7: (30, 130, 240), 8: (170, 40, 110),
+}  # fmt: skip
+# Corners of the shapes that no rule gives, in a frame with x along the shape's angle.
+_CORNERS: dict[int, list[tuple[float, float]]] = {
+    5: [(-1.5, -0.48), (1.5, -0.48), (1.5, 0.48), (-1.5, 0.48)],
+    6: [(-1.25, -0.4), (-0.4, -0.4), (-0.4, -1.25), (0.4, -1.25), (0.4, -0.4), (1.25, -0.4),
+        (1.25, 0.4), (0.4, 0.4), (0.4, 1.25), (-0.4, 1.25), (-0.4, 0.4), (-1.25, 0.4)],
+    7: [(-1.3, -0.4), (0.1, -0.4), (0.1, -1.1), (1.4, 0.0), (0.1, 1.1), (0.1, 0.4), (-1.3, 0.4)],
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,7 +47,7 @@ class Shape:
     y: float
     radius: float
     angle: float
-    colour: tuple[float, float, float]
+    colour: Colour
     texture: int
     strength: float
 
@@ -56,7 +70,7 @@ class Scene:
     size: int
     ground: str
     ground_seed: int
-    colour: tuple[float, float, float]
+    colour: Colour
     shapes: tuple[Shape, ...]
     noise: float
     gain: float = 1.0
@@ -65,6 +79,11 @@ class Scene:
 
 def _outline(shape: Shape) -> Array:
     # With these factors all classes have about the same area, so that size does not identify them.
+    if shape.category in _CORNERS or shape.category == 8:
+        corners = np.array(_CORNERS.get(shape.category) or _moon())
+        cos, sin = np.cos(shape.angle), np.sin(shape.angle)
+        turned = corners @ np.array([[cos, sin], [-sin, cos]])
+        return np.asarray(turned * shape.radius + np.array([shape.x, shape.y]))
     if shape.category == 1:
         turns, reach = np.arange(48) / 48.0, np.full(48, 0.90)
     elif shape.category == 2:
@@ -76,6 +95,13 @@ def _outline(shape: Shape) -> Array:
     angles = 2.0 * np.pi * turns + shape.angle
     along = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     return np.asarray(along * (reach * shape.radius)[:, None] + np.array([shape.x, shape.y]))
+
+
+def _moon() -> list[tuple[float, float]]:
+    """Return the corners of a crescent: most of a circle, and back along another one."""
+    outer, inner = np.linspace(0.25, 1.75, 33) * np.pi, np.linspace(1.68, 0.32, 21) * np.pi
+    points = [(1.15 * np.cos(a), 1.15 * np.sin(a)) for a in outer]
+    return [*points, *((0.32 + 0.92 * np.cos(a), 0.92 * np.sin(a)) for a in inner)]
 
 
 def mask_of(shape: Shape, size: int) -> Array:
@@ -147,15 +173,13 @@ def _ground(scene: Scene) -> Array:
     return np.asarray(image, np.float32)
 
 
-def colour_of(rng: Rng, low: float = 25.0, high: float = 230.0) -> tuple[float, float, float]:
+def colour_of(rng: Rng, low: float = 25.0, high: float = 230.0) -> Colour:
     """Return a random BGR colour with channels between `low` and `high`."""
     blue, green, red = rng.uniform(low, high, 3)
     return float(blue), float(green), float(red)
 
 
-def contrasting(
-    ground: tuple[float, float, float], rng: Rng, least: float, most: float = 442.0
-) -> tuple[float, float, float]:
+def contrasting(ground: Colour, rng: Rng, least: float, most: float = 442.0) -> Colour:
     """Return a random colour whose distance from `ground` in BGR lies between `least` and `most`."""
     base = np.asarray(ground)
     while True:

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,36 @@ import cv2
 import numpy as np
 
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.scenes.compose import train_scenes, val_scenes
-from det_seg_agent.scenes.draw import CATEGORIES, Array, Rng, Scene, render
+from det_seg_agent.scenes.compose import Image, train_images, val_images
+from det_seg_agent.scenes.draw import CATEGORIES, Array, render
 from det_seg_agent.scenes.labels import polygons_of, settle, spoil
+from det_seg_agent.scenes.mix import Mix
 
 MARKER = "scenes.json"
+TRUTH = "truth.json"
 
-_FORMAT = "det_seg_agent.scenes/1"
-_ENTRIES = frozenset({MARKER, "annotations", "train", "val", "masks"})
+_FORMAT = "det_seg_agent.scenes/2"
+_ENTRIES = frozenset({MARKER, TRUTH, "annotations", "train", "val", "masks"})
 _JPEG_QUALITY = 92
 
 
 def write_scenes(
-    folder: Path, train: int = 320, val: int = 80, size: int = 160, seed: int = 0, mislabelled: int = 10
+    folder: Path,
+    train: int = 320,
+    val: int = 80,
+    size: int = 160,
+    seed: int = 0,
+    hard: int = 25,
+    duplicates: int = 35,
+    wrong_labels: int = 10,
+    classes: int = 4,
+    long_tail: int = 1,
+    class_colours: int = 0,
 ) -> Path:
     """Render the data set into `folder` and return its absolute path; does nothing if it is there already.
+
+    Beside the data, `truth.json` says of each training image by file name its `kind`, the `group` of near-duplicates
+    (null if it is none), what is `wrong` with its labels ("classes", "places" or null) and the true `classes`.
 
     Args:
         folder: output folder.
@@ -35,7 +51,14 @@ def write_scenes(
         val: number of validation images.
         size: width and height in pixels, at least 64.
         seed: random seed.
-        mislabelled: percentage of training images with wrong labels; the other kinds keep their proportions.
+        hard: percentage of training images with many small objects on busy ground; if it is not 0, half of the
+            validation images are like that too.
+        duplicates: percentage that are near-duplicates: slightly moved copies of six scenes.
+        wrong_labels: percentage with all classes wrong, or with all masks and boxes in wrong places.
+        classes: number of classes, from 2 to 8.
+        long_tail: how often the commonest class appears for each time of the rarest; 1 for equal shares. The six
+            scenes have copies in the same ratio. Classes of validation images are balanced.
+        class_colours: percentage of objects in the colour of their class, on dull ground; others have any colour.
 
     Raises:
         ConfigError: if an argument is out of range, or the folder contains anything that this function did not write.
@@ -43,12 +66,10 @@ def write_scenes(
     for name, value, least in (("train", train, 1), ("val", val, 1), ("size", size, 64), ("seed", seed, 0)):
         if value < least:
             raise ConfigError(f"scenes: {name} is {value}; give {least} or more")
-    if not 0 <= mislabelled < 100:
-        raise ConfigError(f"scenes: mislabelled is {mislabelled}; give a percentage from 0 to 99")
+    mix = Mix(hard, duplicates, wrong_labels, classes, long_tail, class_colours)
     folder = Path(folder).expanduser().resolve()
-    marker = {"format": _FORMAT, "train": int(train), "val": int(val), "size": int(size), "seed": int(seed)}
-    if mislabelled != 10:
-        marker["mislabelled"] = int(mislabelled)
+    numbers = {"train": train, "val": val, "size": size, "seed": seed, **asdict(mix)}
+    marker = {"format": _FORMAT, **{name: int(value) for name, value in numbers.items()}}
     if _read_marker(folder) == marker:
         return folder
     _check_replaceable(folder)
@@ -56,8 +77,9 @@ def write_scenes(
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         fresh = Path(scratch) / "fresh"
         fresh.mkdir()
-        _write_split(fresh, "train", train_scenes(train, size, seed, mislabelled / 100), size)
-        _write_split(fresh, "val", val_scenes(val, size, seed), size)
+        truth = _write_split(fresh, "train", train_images(train, size, seed, mix), size, mix)
+        _write_split(fresh, "val", val_images(val, size, seed, mix), size, mix)
+        (fresh / TRUTH).write_text(json.dumps(truth, indent=0) + "\n", encoding="utf-8")
         (fresh / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
         # Another process, such as another rank, may have rendered the same set in the meantime.
         if _read_marker(folder) != marker:
@@ -66,18 +88,27 @@ def write_scenes(
     return folder
 
 
+def truth_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what is known of every training image, by file name in the order of the data set; see `write_scenes`.
+
+    Raises:
+        ConfigError: if the folder has no readable truth.
+    """
+    path = Path(folder) / TRUTH
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {name: {key: row[key] for key in ("kind", "group", "wrong", "classes")} for name, row in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: the truth cannot be read ({error!r}); render it with write_scenes") from error
+
+
 def kinds(folder: Path) -> dict[str, str]:
     """Return the kind of every training image, by file name.
 
     Raises:
-        ConfigError: if the folder has no readable kinds.
+        ConfigError: if the folder has no readable truth.
     """
-    path = Path(folder) / "annotations" / "instances_train.json"
-    try:
-        images = json.loads(path.read_text(encoding="utf-8"))["images"]
-        return {image["file_name"]: image["kind"] for image in images}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: no kinds of scenes can be read ({error!r}); render it with write_scenes") from error
+    return {name: row["kind"] for name, row in truth_of(folder).items()}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -126,18 +157,23 @@ def _swap(fresh: Path, folder: Path, old: Path, marker: dict[str, Any]) -> None:
             os.replace(old, folder)
 
 
-def _write_split(root: Path, split: str, scenes: Sequence[tuple[str, Scene, Rng]], size: int) -> None:
+def _write_split(root: Path, split: str, scenes: Sequence[Image], size: int, mix: Mix) -> dict[str, dict[str, Any]]:
+    """Write images, masks and annotations of a split and return its truth."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
+    truth: dict[str, dict[str, Any]] = {}
     for folder in (root / "annotations", root / split, root / "masks" / split):
         folder.mkdir(parents=True, exist_ok=True)
-    for image_id, (kind, scene, rng) in enumerate(scenes, start=1):
+    for image_id, image in enumerate(scenes, start=1):
         stem = f"{image_id:012d}"
-        scene, visible = settle(scene)
-        _write_image(root / split / f"{stem}.jpg", render(scene, visible, rng))
+        scene, visible = settle(image.scene)
+        _write_image(root / split / f"{stem}.jpg", render(scene, visible, image.rng))
         labels = [(shape.category, mask) for shape, mask in zip(scene.shapes, visible, strict=True)]
-        if kind == "mislabelled":
-            labels = spoil(labels, size, rng)
+        true = sorted({CATEGORIES[category] for category, _ in labels})
+        wrong = None
+        if image.kind == "wrong":
+            wrong, labels = spoil(labels, size, image.rng, mix)
+        truth[f"{stem}.jpg"] = {"kind": image.kind, "group": image.group, "wrong": wrong, "classes": true}
         semantic = np.zeros((size, size), np.uint8)
         for category, mask in labels:
             semantic[mask > 0] = category
@@ -153,15 +189,16 @@ def _write_split(root: Path, split: str, scenes: Sequence[tuple[str, Scene, Rng]
                 }
             )
         _write_image(root / "masks" / split / f"{stem}.png", semantic)
-        images.append({"id": image_id, "file_name": f"{stem}.jpg", "width": size, "height": size, "kind": kind})
+        images.append({"id": image_id, "file_name": f"{stem}.jpg", "width": size, "height": size, "kind": image.kind})
     document = {
         "info": {"description": "rendered scenes", "version": _FORMAT},
         "licenses": [],
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": key, "name": name, "supercategory": "shape"} for key, name in CATEGORIES.items()],
+        "categories": [{"id": key, "name": name, "supercategory": "shape"} for key, name in mix.names.items()],
     }
     (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(document), encoding="utf-8")
+    return truth
 
 
 def _write_image(path: Path, image: Array) -> None:

@@ -8,7 +8,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from det_seg_agent.scenes.draw import CATEGORIES, Array, Rng, Scene, mask_of
+from det_seg_agent.scenes.draw import Array, Rng, Scene, mask_of
+from det_seg_agent.scenes.mix import Mix
 
 MIN_VISIBLE = 12
 
@@ -36,11 +37,13 @@ def topmost(masks: Sequence[Array]) -> list[Array]:
     return visible[::-1]
 
 
-def spoil(labels: list[tuple[int, Array]], size: int, rng: Rng) -> list[tuple[int, Array]]:
-    """Return wrong labels: either all classes are changed, or all masks are shifted by half their size."""
+def spoil(labels: list[tuple[int, Array]], size: int, rng: Rng, mix: Mix) -> tuple[str, list[tuple[int, Array]]]:
+    """Return wrong labels and what is wrong: all "classes" changed, or all "places", masks shifted by half their size.
+
+    With a long tail, a wrong class is drawn by frequency, so that most of a rare class's labels stay right.
+    """
     if rng.random() < 0.5:
-        total = len(CATEGORIES)
-        return [((category - 1 + int(rng.integers(1, total))) % total + 1, mask) for category, mask in labels]
+        return "classes", [(mix.draw(rng, but=category), mask) for category, mask in labels]
     moved: list[Array] = []
     for _, mask in labels:
         x, y, width, height = cv2.boundingRect(mask)
@@ -50,7 +53,7 @@ def spoil(labels: list[tuple[int, Array]], size: int, rng: Rng) -> list[tuple[in
         move = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
         moved.append(np.asarray(cv2.warpAffine(mask, move, (size, size), flags=cv2.INTER_NEAREST)))
     pairs = zip(labels, topmost(moved), strict=True)
-    return [(category, mask) for (category, _), mask in pairs if np.count_nonzero(mask) >= MIN_VISIBLE]
+    return "places", [(category, mask) for (category, _), mask in pairs if np.count_nonzero(mask) >= MIN_VISIBLE]
 
 
 def polygons_of(mask: Array) -> list[list[float]]:

@@ -56,7 +56,7 @@ def test_every_comparison_has_its_controls(config: Path) -> None:
         ({"host": {"epochs": 2, "optimizer": "auto"}}, "optimizer=auto"),
         ({"host": {"epochs": 2, "optimizer": "SGD", "seed": 3}}, "detection.host.seed"),
         ({"strategy": ["loss"]}, "Did you mean detection.strategies"),
-        ({"scenes": {"mislabeled": 20}}, "Did you mean detection.scenes.mislabelled"),
+        ({"scenes": {"wrong_label": 20}}, "Did you mean detection.scenes.wrong_labels"),
     ],
 )
 def test_a_wrong_yaml_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -213,11 +213,11 @@ def test_a_rule_with_its_own_budget_is_compared_where_budgets_agree(tmp_path: Pa
 
 
 def test_nothing_finished_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = write(tmp_path / "c.yaml", scenes={**SCENES, "mislabelled": 200})
+    config = write(tmp_path / "c.yaml", scenes={**SCENES, "wrong_labels": 200})
     assert main([str(config), "--folder", str(tmp_path / "out"), "--page-only"]) == 2
     assert "no cell is finished" in capsys.readouterr().err
     assert main([str(config), "--folder", str(tmp_path / "out")]) == 2
-    assert "mislabelled is 200" in capsys.readouterr().err
+    assert "wrong_labels is 200" in capsys.readouterr().err
 
 
 def test_a_seed_without_its_own_full_run_is_compared_with_the_others(tmp_path: Path) -> None:
