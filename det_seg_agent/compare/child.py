@@ -24,6 +24,7 @@ from det_seg_agent.compare.fingerprint import (
     sources,
     versions,
 )
+from det_seg_agent.compare.pictures import draw_sheets
 from det_seg_agent.compare.selection import selection_figures
 from det_seg_agent.errors import AgentError, ConfigError
 from det_seg_agent.files import write_json
@@ -51,6 +52,8 @@ def main(arguments: list[str]) -> int:
             # Before training, as sources may change during hours of it.
             started = {"machine": machine(), "sources": sources(cell.task, cell.strategy)}
             outcome = {**adapter.train(calibrate=step == "calibrate"), **started}
+            if outcome["selection"] and cell.data == "scenes":
+                draw_sheets(folder, adapter.root)
     except AgentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -10,6 +10,7 @@ from rich.console import Console
 from det_seg_agent.compare.cells import Cell
 from det_seg_agent.compare.matrix import read
 from det_seg_agent.compare.page import missing_cells, page, print_tables, write_page
+from det_seg_agent.compare.pictures import pictures
 from det_seg_agent.compare.pool import Runner, span
 from det_seg_agent.compare.store import alone
 from det_seg_agent.errors import ConfigError
@@ -79,7 +80,11 @@ def compare(options: argparse.Namespace) -> int:
             finished = [(cell, result) for cell in cells if (result := runner.result(cell)) is not None]
             missing = missing_cells(cells, runner.result, runner.failure)
             text = options.config.read_text(encoding="utf-8")
-            write_page(folder / "index.html", page(comparison.title, text, again(options), finished, missing))
+            shown = {
+                t: pictures([pair for pair in finished if pair[0].task == t], folder)
+                for t in runner.tasks_with_results(cells)
+            }
+            write_page(folder / "index.html", page(comparison.title, text, again(options), finished, missing, shown))
             print_tables(finished, Console(width=max(160, console.width)))
             console.print(f"page: {folder / 'index.html'}", highlight=False)
     return 1 if failed else 0

@@ -22,7 +22,7 @@ ADAPTERS = {"detection": "det", "segmentation": "seg"}
 SHOWING = (
     "reporting/plots.py",
     "reporting/sheets.py",
-    *(f"compare/{name}.py" for name in ("cli", "columns", "page", "plots", "rows")),
+    *(f"compare/{name}.py" for name in ("cli", "columns", "page", "pictures", "plots", "rows")),
 )
 HOSTS = {
     "detection": ("torch", "ultralytics", "pycocotools"),

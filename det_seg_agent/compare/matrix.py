@@ -80,6 +80,9 @@ def expand(task: str, block: Block, folder: Path, data: str | None) -> list[Cell
         shared.update(config=str(config), iterations=block.iterations)
     else:
         check_detection(block.host)
+        model = folder / str(block.host.get("model", ""))
+        if model.is_file():  # a YAML of its own, relative to the comparison's
+            shared["host"]["model"] = str(model.resolve())
     given = [entry_of(task, strategy, block) for strategy in block.strategies]
     labels = [entry.label for entry in given]
     if twice := {label for label in labels if labels.count(label) > 1}:

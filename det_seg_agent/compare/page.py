@@ -119,7 +119,14 @@ def task_section(task: str, finished: Finished, machines: Sequence[Any]) -> str:
     return "\n".join(parts)
 
 
-def page(title: str, text: str, command: str, finished: Finished, missing: Mapping[str, str]) -> str:
+def page(
+    title: str,
+    text: str,
+    command: str,
+    finished: Finished,
+    missing: Mapping[str, str],
+    pictures: Mapping[str, str] | None = None,
+) -> str:
     """Return the page as HTML.
 
     Args:
@@ -128,10 +135,14 @@ def page(title: str, text: str, command: str, finished: Finished, missing: Mappi
         command: command that repeats it.
         finished: cells with their results.
         missing: maps the name of each unfinished cell to the reason.
+        pictures: HTML of the pictures of each task, from `compare.pictures`.
     """
     tasks = list(dict.fromkeys(cell.task for cell, _ in finished))
     machines = list({str(result["machine"]): result["machine"] for _, result in finished}.values())
-    sections = [task_section(task, [(c, r) for c, r in finished if c.task == task], machines) for task in tasks]
+    sections = [
+        task_section(task, [(c, r) for c, r in finished if c.task == task], machines) + (pictures or {}).get(task, "")
+        for task in tasks
+    ]
     if missing:
         rows = "".join(
             f'<tr><th scope="row">{html.escape(name)}</th><td style="text-align:left">{html.escape(why)}</td></tr>'

@@ -18,7 +18,7 @@ def selection_figures(trace: Path, kind_of: list[str]) -> dict[str, Any]:
         A dict with fractions in [0, 1]. "coverage": of the samples, those in at least one such selection. "turnover":
         of a selection, those not in the previous one (mean). "top_tenth": of all picks, those of the most selected
         tenth of samples. "kinds": for each kind, the mean fraction of its samples in a selection. "thirds": the same
-        in the first and in the last third of these passes.
+        in the first and in the last third of these passes. "numbers": for each kind, its number of samples.
     """
     counts: np.ndarray | None = None
     before: np.ndarray | None = None
@@ -41,6 +41,7 @@ def selection_figures(trace: Path, kind_of: list[str]) -> dict[str, Any]:
     part = -(-len(by_pass) // 3)
     shares = np.array(by_pass)
     return {
+        "numbers": {kind: int((names == kind).sum()) for kind in listed},
         "coverage": float((counts > 0).mean()),
         "turnover": float(np.mean(new)) if new else None,
         "top_tenth": float(tenth.sum() / counts.sum()),

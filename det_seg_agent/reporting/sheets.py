@@ -29,6 +29,7 @@ def contact_sheets(
     order_by: Tensor,
     folder: Path,
     grid: tuple[int, int] = (6, 4),
+    notes: list[str] | None = None,
 ) -> list[Path]:
     """Write `most_selected.jpg` and `least_selected.jpg` and return their paths.
 
@@ -39,6 +40,7 @@ def contact_sheets(
         order_by: (N,) float that breaks ties.
         folder: output folder.
         grid: number of columns and rows.
+        notes: caption of each sample; by default the end of its file's name.
     """
     paths = []
     for most in (True, False):
@@ -49,7 +51,8 @@ def contact_sheets(
             f"Selected {word}: {len(picked)} of {len(files)} images, chosen in {int(times.min())} to "
             f"{int(times.max())} of {passes} passes"
         )
-        captions = [f"{printable(Path(files[i]).stem[-16:])}   {int(times_selected[i])}/{passes}" for i in picked]
+        said = [printable(Path(files[i]).stem[-16:]) if notes is None else notes[i] for i in picked]
+        captions = [f"{text}   {int(times_selected[i])}/{passes}" for i, text in zip(picked, said, strict=True)]
         path = Path(folder) / f"{word}_selected.jpg"
         sheet = _sheet([files[i] for i in picked], captions, title, grid)
         with replacing(path) as part:

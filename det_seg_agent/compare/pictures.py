@@ -1,0 +1,118 @@
+"""Pictures of what was selected, and how often by kind. `compare.child` draws, `compare.cli` shows them.
+
+Only the embedded scenes have kinds. Of other data the page has the contact sheets that the run itself leaves.
+"""
+
+import base64
+import html
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from det_seg_agent.compare.cells import Cell
+from det_seg_agent.compare.rows import AGENT, Finished
+from det_seg_agent.compare.store import read_if_there
+from det_seg_agent.reporting.sheets import contact_sheets
+from det_seg_agent.reporting.trace import read_passes
+from det_seg_agent.scenes import truth_of
+
+SHEETS = {"most": "most_selected.jpg", "least": "least_selected.jpg"}
+
+
+def draw_sheets(folder: Path, root: Path) -> None:
+    """Write contact sheets of a finished cell on the embedded scenes to `folder`, with kinds as captions.
+
+    Counts are over the passes that did not select everything; without such a pass there are no sheets.
+
+    Args:
+        folder: folder of the cell, with the trace in `run/trace`.
+        root: folder of the scenes.
+    """
+    tables = [table for _, table in read_passes(folder / "run/trace", ["selected", "score"])]
+    masks = [torch.from_numpy(table["selected"].to_numpy().copy()) for table in tables]
+    masks = [mask for mask in masks if not mask.all()]
+    if not masks:
+        return
+    truth = truth_of(root)
+    score = torch.from_numpy(tables[-1]["score"].to_numpy().copy())
+    files = [str(root / "train" / name) for name in truth]
+    contact_sheets(files, torch.stack(masks).sum(0), len(masks), score, folder, notes=[*map(_note, truth.values())])
+
+
+def _note(row: Mapping[str, Any]) -> str:
+    if row["group"] is not None:
+        return f"duplicate of {row['group'] + 1}"
+    return f"wrong {row['wrong']}" if row["wrong"] else str(row["kind"])
+
+
+def pictures(finished: Finished, folder: Path) -> str:
+    """Return the HTML with the agent's pictures of one task, and the table by kind; '' if there is neither.
+
+    Args:
+        finished: cells of one task with their results.
+        folder: folder of all cells.
+    """
+    parts = []
+    cell = _shown(finished)
+    if cell is not None:
+        place = _place(folder, *cell)
+        for word, name in SHEETS.items():
+            path = next((p for p in (place / name, place / "run" / name) if p.is_file()), None) if place else None
+            if path is not None:
+                data = base64.b64encode(path.read_bytes()).decode("ascii")
+                text = html.escape(f"Images that {cell[0].name} selected {word} often")
+                parts.append(
+                    f'<figure><img style="max-width:100%" alt="{text}" src="data:image/jpeg;base64,{data}">'
+                    f"<figcaption>{text}; under each, in how many passes. Ties by the score.</figcaption></figure>"
+                )
+    if relative := _by_kind(finished):
+        parts.append(relative)
+    return "\n".join(["<h3>Pictures and kinds of what was selected</h3>", *parts]) if parts else ""
+
+
+def _shown(finished: Finished) -> tuple[Cell, Mapping[str, Any]] | None:
+    """Return the agent's first cell, or else that of the first strategy that selects."""
+    selecting = [(cell, result) for cell, result in finished if cell.role in ("selection", "native")]
+    return next((pair for pair in selecting if pair[0].label == AGENT), selecting[-1] if selecting else None)
+
+
+def _place(folder: Path, cell: Cell, result: Mapping[str, Any]) -> Path | None:
+    """Return the folder of a finished cell."""
+    for path in sorted(folder.glob(f"{cell.folder}-*/result.json")):
+        content = read_if_there(path) or {}
+        if all(content.get(key) == result.get(key) for key in ("key", "sources", "finished")):
+            return path.parent
+    return None
+
+
+def _by_kind(finished: Finished) -> str:
+    """Return a table: strategies by kinds, how often a kind was selected relative to the mean over all images."""
+    rows: dict[str, list[dict[str, float]]] = {}
+    numbers: dict[str, int] = {}
+    for cell, result in finished:
+        figures = result.get("selection") or {}
+        if not figures.get("numbers"):
+            continue
+        numbers = figures["numbers"]
+        mean = sum(figures["kinds"][kind] * number for kind, number in numbers.items()) / sum(numbers.values())
+        name = cell.label if cell.role == "native" else f"{cell.label} {cell.ratio:g}"
+        rows.setdefault(name, []).append({kind: figures["kinds"][kind] / mean for kind in numbers})
+    if not rows:
+        return ""
+    head = "".join(f'<th scope="col">{html.escape(kind)}<br>{number}</th>' for kind, number in numbers.items())
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th>'
+        + "".join(f"<td>{statistics.fmean(row[kind] for row in found):.2f}</td>" for kind in numbers)
+        + "</tr>"
+        for name, found in rows.items()
+    )
+    return (
+        '<div class="scroll"><table><caption>How often images of a kind were selected, relative to the mean</caption>'
+        f'<thead><tr><th scope="col">strategy, ratio<br>number of images</th>{head}</tr></thead><tbody>{body}</tbody>'
+        "</table></div><p class='note'>Means over seeds. 1: as often as the mean over all images. The truth is known "
+        "here: wrong images have wrong labels, rare ones show a rare class, duplicates are copies of a few scenes. The "
+        "row of random is what chance alone comes to. Training knows nothing of the kinds.</p>"
+    )
