@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from det_seg_agent import Request, Selection
+from det_seg_agent.compare.matrix import read
 from det_seg_agent.scenes import write_scenes
 from det_seg_agent.strategies import Agent
 from det_seg_agent.strategies.data_agent.reward import quality, ranks
@@ -74,21 +74,28 @@ class AgentBesideRule(Agent):
 
 def train(task: str, folder: Path, seed: int) -> None:
     """Train as the demo does, with `AgentBesideRule` as the strategy."""
-    recipe: dict[str, Any] = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))[task]
-    root = write_scenes(folder / "scenes")
+    cell = next(cell for cell in read(RECIPES)[1] if cell.task == task)
+    root = write_scenes(folder / "scenes", **cell.scenes)
     strategy = f"{AgentBesideRule.__module__}:AgentBesideRule"
     if task == "detection":
         from det_seg_agent.det.cli import train
 
-        host = {**recipe["host"], "data": str(root), "project": str(folder), "name": "run", "seed": seed, "val": False}
+        host = {**cell.host, "data": str(root), "project": str(folder), "name": "run", "seed": seed, "val": False}
         train({**host, "plots": False, "verbose": False}, {"strategy": strategy, "ratio": 0.5})
         return
     from det_seg_agent.seg.cli import main
 
     options: dict[str, Any] = {f"{name}_dataloader.dataset.data_root": root for name in ("train", "val", "test")}
-    options |= {"agent.strategy": strategy, "agent.ratio": 0.5, "randomness.seed": seed, **recipe["host"]}
-    config = str(RECIPES.parent / recipe["config"])
-    main([config, "--work-dir", str(folder / "run"), "--cfg-options", *(f"{k}={v}" for k, v in options.items())])
+    options |= {"agent.strategy": strategy, "agent.ratio": 0.5, "randomness.seed": seed, **cell.host}
+    main(
+        [
+            str(cell.config),
+            "--work-dir",
+            str(folder / "run"),
+            "--cfg-options",
+            *(f"{k}={v}" for k, v in options.items()),
+        ]
+    )
 
 
 def main() -> int:
