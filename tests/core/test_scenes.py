@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -264,3 +266,10 @@ def test_refusals(tmp_path: Path) -> None:
         kinds(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     assert len(kinds(write_scenes(tmp_path / "empty", 2, 1, 64))) == 2
+
+
+@pytest.mark.parametrize(("config", "classes"), [("upernet_light_scenes.py", 4), ("upernet_light_scenes8.py", 8)])
+def test_the_configs_name_the_classes_in_order(config: str, classes: int) -> None:
+    text = (Path(__file__).parents[2] / "configs/seg" / config).read_text(encoding="utf-8")
+    named = re.search(r"^classes = (\(.*\))$", text, re.M)
+    assert named is not None and ast.literal_eval(named[1]) == ("background", *Mix(classes=classes).names.values())
