@@ -24,6 +24,8 @@ class Signals:
         index: (C,) int64, dataset index of each credit's sample.
         image: (C,) int64, row of each credit's image.
         share: (C,) float32 in (0, 1], fraction of the image that shows the sample; sums to 1 over an image.
+        sample_loss: (C,) float32, loss of the sample in the image, as if it filled the image: the mean over an image's
+            credits, weighted by share, is the image's loss. It is the image's loss itself if the loop does not tell.
     """
 
     loss: Tensor
@@ -34,6 +36,7 @@ class Signals:
     index: Tensor
     image: Tensor
     share: Tensor
+    sample_loss: Tensor
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -52,6 +55,7 @@ class Signals:
             self.index[credits],
             self.image[credits] - start,
             self.share[credits],
+            self.sample_loss[credits],
         )
 
 
@@ -62,7 +66,7 @@ def join(parts: list[Signals]) -> Signals:
         return parts[0]
     starts = [0, *torch.tensor([len(part) for part in parts]).cumsum(0).tolist()]
     image = torch.cat([part.image + start for part, start in zip(parts, starts, strict=False)])
-    names = ("loss", "entropy", "sufficiency", "features", "step", "index", "share")
+    names = ("loss", "entropy", "sufficiency", "features", "step", "index", "share", "sample_loss")
     return Signals(image=image, **{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
@@ -75,7 +79,8 @@ def by_step(parts: list[Signals]) -> Signals:
     image = row[signals.image]
     credit = image.argsort(stable=True)
     images = {name: getattr(signals, name)[order] for name in ("loss", "entropy", "sufficiency", "features", "step")}
-    return Signals(**images, index=signals.index[credit], image=image[credit], share=signals.share[credit])
+    credits = {name: getattr(signals, name)[credit] for name in ("index", "share", "sample_loss")}
+    return Signals(**images, image=image[credit], **credits)
 
 
 @dataclass
@@ -107,6 +112,7 @@ class SignalBuffer:
         image: Tensor | None = None,
         share: Tensor | None = None,
         sufficiency: Tensor | None = None,
+        sample_loss: Tensor | None = None,
     ) -> None:
         """Add the signals of one mini-batch of B images; arguments as in `Signals`, of any float dtype and device.
 
@@ -119,18 +125,22 @@ class SignalBuffer:
             share = torch.ones(len(index), device=loss.device)
         if sufficiency is None:
             sufficiency = torch.full((images,), float("nan"), device=loss.device)
+        image, loss = image.to(loss.device, torch.int64, non_blocking=True), loss.detach().float()
+        if sample_loss is None:
+            sample_loss = loss[image]
         step = torch.full((images,), self.step, dtype=torch.int64, device=loss.device)
         compact = self.projector(features.detach().float()).half()
         self._device.append(
             (
-                loss.detach().float(),
+                loss,
                 entropy.detach().float(),
                 sufficiency.detach().float(),
                 compact,
                 step,
                 index.to(loss.device, torch.int64, non_blocking=True),
-                image.to(loss.device, torch.int64, non_blocking=True) + self._images,
+                image + self._images,
                 share.to(loss.device, torch.float32, non_blocking=True),
+                sample_loss.detach().float(),
             )
         )
         self.step += 1
@@ -154,7 +164,7 @@ class SignalBuffer:
 def empty_signals(features: int) -> Signals:
     """Return `Signals` of zero images with features of width `features`."""
     none, ids = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
-    return Signals(none, none, none, torch.zeros(0, features, dtype=torch.float16), ids, ids, ids, none)
+    return Signals(none, none, none, torch.zeros(0, features, dtype=torch.float16), ids, ids, ids, none, none)
 
 
 def finite(signals: Signals) -> tuple[Signals, int]:
@@ -175,6 +185,7 @@ def finite(signals: Signals) -> tuple[Signals, int]:
             signals.index[kept],
             row[signals.image[kept]],
             signals.share[kept],
+            signals.sample_loss[kept],
         ),
         dropped,
     )
