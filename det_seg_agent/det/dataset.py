@@ -31,9 +31,11 @@ MOVED = (
 class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
     """Wraps the host's data set and adds to each item the samples that it shows; otherwise it behaves like the host's.
 
-    Items get `credits`, a list of (dataset index, share), empty if unknown. With `fresh`, each process starts each
-    pass with an empty image buffer and random generators seeded by (seed, pass, worker), so that a pass does not
-    depend on earlier ones, and mixing transforms draw from the selection.
+    Items get `credits`, a list of (dataset index, share), empty if unknown. Where the objects could be followed they also
+    get `object_samples` (n,) int64, the dataset index of each object's image, -1 if unknown.
+
+    With `fresh`, each process starts each pass with an empty image buffer and random generators seeded by (seed, pass,
+    worker), so that a pass does not depend on earlier ones, and mixing transforms draw from the selection.
 
     Args:
         host: the host's data set.
@@ -107,7 +109,10 @@ class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
             self._refuse(UNKNOWN)
         if not isinstance(item, dict):
             return item
-        own = {"credits": credits, "object_samples": sources.unmark(item)}
+        own: dict[str, Any] = {"credits": credits}
+        samples = sources.unmark(item)
+        if samples is not None:
+            own["object_samples"] = samples
         return {**{key: value for key, value in item.items() if key != "shown"}, **own}
 
     def _refuse(self, why: str) -> None:
@@ -138,7 +143,7 @@ class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
         """
         shown = [item for item in items if item is not None]
         credits = [item.pop("credits") if isinstance(item, dict) else [] for item in shown]
-        objects = [item.pop("object_samples") if isinstance(item, dict) else None for item in shown]
+        objects = [item.pop("object_samples", None) if isinstance(item, dict) else None for item in shown]
         files = [item.get("im_file") if isinstance(item, dict) else None for item in shown]
         batch = self._agent_collate(items)
         flat = [(image, index, share) for image, pairs in enumerate(credits) for index, share in pairs]
