@@ -31,8 +31,8 @@ MOVED = (
 class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
     """Wraps the host's data set and adds to each item the samples that it shows; otherwise it behaves like the host's.
 
-    Items get `credits`, a list of (dataset index, share), empty if unknown. Where the objects could be followed they also
-    get `object_samples` (n,) int64, the dataset index of each object's image, -1 if unknown.
+    Items get `credits`, a list of (dataset index, share), empty if unknown. Where the objects could be followed they
+    also get `object_samples` (n,) int64, the dataset index of each object's image, -1 if unknown.
 
     With `fresh`, each process starts each pass with an empty image buffer and random generators seeded by (seed, pass,
     worker), so that a pass does not depend on earlier ones, and mixing transforms draw from the selection.
