@@ -7,6 +7,10 @@ from torch import Tensor
 
 from det_seg_agent.features import Projector
 
+# The columns of `Signals` but for `image`, by what they have a row for.
+OF_IMAGES = ("loss", "entropy", "sufficiency", "features", "step")
+OF_CREDITS = ("index", "share", "sample_loss")
+
 
 @dataclass(frozen=True)
 class Signals:
@@ -25,7 +29,7 @@ class Signals:
         image: (C,) int64, row of each credit's image.
         share: (C,) float32 in (0, 1], fraction of the image that shows the sample; sums to 1 over an image.
         sample_loss: (C,) float32, loss of the sample in the image, as if it filled the image: the mean over an image's
-            credits, weighted by share, is the image's loss. It is the image's loss itself if the loop does not tell.
+            credits, weighted by share, is the image's loss. The image's loss if it is not provided.
     """
 
     loss: Tensor
@@ -45,18 +49,12 @@ class Signals:
         """Return the signals of the images start..stop-1; credits must be sorted by image, as `drain` returns them."""
         bounds = torch.searchsorted(self.image, torch.tensor([start, stop]))
         credits = slice(int(bounds[0]), int(bounds[1]))
-        rows = slice(start, stop)
-        return Signals(
-            self.loss[rows],
-            self.entropy[rows],
-            self.sufficiency[rows],
-            self.features[rows],
-            self.step[rows],
-            self.index[credits],
-            self.image[credits] - start,
-            self.share[credits],
-            self.sample_loss[credits],
-        )
+        return self.take(slice(start, stop), credits, self.image[credits] - start)
+
+    def take(self, rows: Tensor | slice, credits: Tensor | slice, image: Tensor) -> "Signals":
+        """Return the images `rows` with the credits `credits`, whose images are the new rows `image`."""
+        images = {name: getattr(self, name)[rows] for name in OF_IMAGES}
+        return Signals(**images, **{name: getattr(self, name)[credits] for name in OF_CREDITS}, image=image)
 
 
 def join(parts: list[Signals]) -> Signals:
@@ -66,8 +64,8 @@ def join(parts: list[Signals]) -> Signals:
         return parts[0]
     starts = [0, *torch.tensor([len(part) for part in parts]).cumsum(0).tolist()]
     image = torch.cat([part.image + start for part, start in zip(parts, starts, strict=False)])
-    names = ("loss", "entropy", "sufficiency", "features", "step", "index", "share", "sample_loss")
-    return Signals(image=image, **{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in OF_IMAGES + OF_CREDITS}
+    return Signals(image=image, **columns)
 
 
 def by_step(parts: list[Signals]) -> Signals:
@@ -78,9 +76,7 @@ def by_step(parts: list[Signals]) -> Signals:
     row[order] = torch.arange(len(order))
     image = row[signals.image]
     credit = image.argsort(stable=True)
-    images = {name: getattr(signals, name)[order] for name in ("loss", "entropy", "sufficiency", "features", "step")}
-    credits = {name: getattr(signals, name)[credit] for name in ("index", "share", "sample_loss")}
-    return Signals(**images, image=image[credit], **credits)
+    return signals.take(order, credit, image[credit])
 
 
 @dataclass
@@ -175,17 +171,4 @@ def finite(signals: Signals) -> tuple[Signals, int]:
         return signals, 0
     kept = good[signals.image]
     row = torch.cumsum(good, 0) - 1
-    return (
-        Signals(
-            signals.loss[good],
-            signals.entropy[good],
-            signals.sufficiency[good],
-            signals.features[good],
-            signals.step[good],
-            signals.index[kept],
-            row[signals.image[kept]],
-            signals.share[kept],
-            signals.sample_loss[kept],
-        ),
-        dropped,
-    )
+    return signals.take(good, kept, row[signals.image[kept]]), dropped
