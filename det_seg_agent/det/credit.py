@@ -115,24 +115,22 @@ class CreditedCutMix(Credited, CutMix):
         return params
 
 
-CARRIERS = (Albumentations, Compose, CopyPaste, CutMix, Format, LetterBox, MixUp, Mosaic, RandomFlip, RandomHSV)
-
-
-def carries(transforms: Any) -> bool:
-    """Return whether all transforms are the host's own that keep an object's class as it is."""
-    if type(transforms) not in (*CARRIERS, RandomPerspective, *CREDITED.values()):
-        return False
-    inner = transforms.transforms if isinstance(transforms, Compose) else []
-    before = getattr(transforms, "pre_transform", None)
-    return all(carries(each) for each in inner) and (before is None or carries(before))
-
-
 CREDITED = {
     Mosaic: CreditedMosaic,
     RandomPerspective: CreditedPerspective,
     MixUp: CreditedMixUp,
     CutMix: CreditedCutMix,
 }
+CARRIERS = (Albumentations, Compose, CopyPaste, Format, LetterBox, RandomFlip, RandomHSV, *CREDITED.values())
+
+
+def carries(transforms: Any) -> bool:
+    """Return whether all transforms, after `credit_transforms`, keep an object's class as it is: the host's own do."""
+    if type(transforms) not in CARRIERS:
+        return False
+    inner = transforms.transforms if isinstance(transforms, Compose) else []
+    before = getattr(transforms, "pre_transform", None)
+    return all(carries(each) for each in inner) and (before is None or carries(before))
 
 
 def credit_transforms(transforms: Any, sources: Sources, hosts: tuple[Any, ...], partners: Any, others: Any) -> None:

@@ -91,8 +91,7 @@ class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
         # For every item, as callbacks and `close_mosaic` may have changed the transforms.
         hosts, partners = (host, self), self._agent_partners
         credit_transforms(getattr(host, "transforms", None), sources, hosts, partners, self._agent_others)
-        sources.marks = type(host).__getitem__ is BaseDataset.__getitem__ and carries(host.transforms)
-        sources.start(index)
+        sources.start(index, type(host).__getitem__ is BaseDataset.__getitem__ and carries(host.transforms))
         try:
             item = host[index]
         except FileNotFoundError as error:  # the host raises this for any file that it cannot decode

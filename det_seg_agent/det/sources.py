@@ -52,17 +52,16 @@ class Sources:
         marks: whether objects are marked, as they are if only transforms that carry the marks along will see them.
     """
 
-    marks = False
-
     def __init__(self, files: Sequence[str]):
-        self.files, self.asked = files, 0
-        self.mixed: list[int] = []
-        self.marked: list[int] = []
+        self.files = files
+        self.start(0, marks=False)
         self._index: dict[str, int] = {}
 
-    def start(self, index: int) -> None:
+    def start(self, index: int, marks: bool) -> None:
         """Begin the item of sample `index`."""
-        self.asked, self.mixed, self.marked = index, [], []
+        self.asked, self.marks = index, marks
+        self.mixed: list[int] = []
+        self.marked: list[int] = []
 
     def find(self, label: Any, likely: int) -> int | None:
         """Return the sample of a label or item (`likely` is tried first); None if unknown."""

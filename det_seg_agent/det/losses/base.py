@@ -66,7 +66,6 @@ class BatchState:
         weights: (B,) float32, loss weights of the images, or None.
         foreground: (B, A) bool, the assigned anchors.
         at: (N,) int64 twice, image and place of each assigned anchor, in the order of `foreground`.
-        rows: (N,) int64, image of each assigned anchor.
         normaliser: `target_scores_sum`, by which the host divides.
         parts: maps a loss item to (B,) float32, each image's part of it, unweighted and without the host's gain.
         owner: (B, A) int64, row of the credit that the object of each anchor belongs to; C if there is none. None if
@@ -77,7 +76,6 @@ class BatchState:
     weights: Tensor | None
     foreground: Tensor
     at: tuple[Tensor, ...]
-    rows: Tensor
     normaliser: Any
     owner: Tensor | None
     credits: int
@@ -100,15 +98,15 @@ class BatchState:
     def take(self, name: str, values: Tensor, divisor: Any, place: Tensor | None = None) -> Tensor:
         """Record the parts of item `name`, and return the values (N, ...), weighted if images are weighted.
 
-        `place` (N,) int64 is the assigned anchor of each value, counted as in `rows`; None if they are in that order.
+        `place` (N,) int64 is the assigned anchor of each value, counted as in `at`; None if they are in that order.
         """
         own = values.detach().float()
         own = own.flatten(1).sum(1) if own.dim() > 1 else own
-        rows = self.rows if place is None else self.rows[place]
+        at = self.at if place is None else tuple(axis[place] for axis in self.at)
+        rows = at[0]
         self.parts[name] = own.new_zeros(self.images).index_add(0, rows, own) / divisor
         if self.owner is not None:
-            owner = self.owner[self.at] if place is None else self.owner[self.at][place]
-            self.give(name, own, owner, divisor)
+            self.give(name, own, self.owner[at], divisor)
         if self.weights is None:
             return values
         return values * self.weights[rows].view(-1, *[1] * (values.dim() - 1))

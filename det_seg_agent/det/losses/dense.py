@@ -153,7 +153,7 @@ class ImageBboxLoss(BboxLoss):
     ) -> tuple[Tensor, Tensor]:
         """Return the box loss and the DFL or L1 loss, both scalars."""
         state, at = self.state, fg_mask.nonzero(as_tuple=True)
-        state.foreground, state.at, state.rows, state.normaliser = fg_mask, at, at[0], target_scores_sum
+        state.foreground, state.at, state.normaliser = fg_mask, at, target_scores_sum
         score = target_scores[at].sum(-1, keepdim=True)
         box = (1.0 - self.overlap(pred_bboxes[at], target_bboxes[at])) * score
         if self.dfl_loss:
