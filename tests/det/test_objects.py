@@ -17,7 +17,7 @@ from det_seg_agent.features import Projector
 from det_seg_agent.signals import SignalBuffer
 from det_seg_agent.sums import Drift, SampleSums
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow  # it trains
 
 PASTED = {"task": "segment", "mosaic": 0.5, "copy_paste": 1.0}
 CASES: dict[str, dict[str, Any]] = {
@@ -80,16 +80,16 @@ def test_objects_are_not_marked_where_a_users_transform_would_see_it(scenes: Pat
     assert "credit_object" not in dataset.collate(items)
 
 
-TOLD = [head.models[-1] for head in HEADS if not head.reason and head.name not in ("Semantic", "Classify")]
+SHARED = ("Semantic", "Classify", "RT-DETR")  # heads whose losses are shared by area
 
 
-@pytest.mark.parametrize("name", [name for name in TOLD if name != "rtdetr"])
+@pytest.mark.parametrize("name", [h.models[-1] for h in HEADS if not h.reason and h.name not in SHARED])
 def test_an_objects_loss_is_its_samples_and_the_rest_is_shared_by_area(name: str, tmp_path: Path) -> None:
     model = build(tmp_path, name)
     share = torch.tensor([0.25, 0.75]).repeat(4)
     image = torch.arange(4).repeat_interleave(2)
 
-    def told(owner: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def losses_of(owner: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the images' losses (4,) and the samples' losses (8,); `owner` has the credit of each object."""
         credits = {"credit_index": torch.arange(8), "credit_image": image, "credit_share": share}
         got = tap(model)
@@ -98,14 +98,14 @@ def test_an_objects_loss_is_its_samples_and_the_rest_is_shared_by_area(name: str
         return loss, samples
 
     # Objects are in the images 0, 0, 2, 3, 3, 3.
-    loss, samples = told([0, 1, 4, 6, 6, 7])
+    loss, samples = losses_of([0, 1, 4, 6, 6, 7])
     assert torch.allclose(torch.zeros(4).index_add(0, image, samples * share), loss, rtol=1e-4)
     assert torch.allclose(samples[2:4], loss[1].expand(2)), "an image without objects"
     assert samples[4] > samples[5], "the object is the first sample's"
-    swapped = told([1, 0, 5, 7, 7, 6])[1]
+    swapped = losses_of([1, 0, 5, 7, 7, 6])[1]
     own = (samples - swapped) * share  # differs by the objects' losses, of which the two add up to the same
     assert torch.allclose(own[0::2], -own[1::2], rtol=1e-3, atol=1e-4) and own[4] > 0
-    _, unknown = told([-1] * 6)
+    _, unknown = losses_of([-1] * 6)
     assert torch.allclose(unknown, loss[image]), "without owners all is shared by area"
 
 

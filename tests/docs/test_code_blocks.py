@@ -20,6 +20,7 @@ import yaml
 from det_runs import write_model
 from head_runs import write_data, write_head
 from seg_runs import TINY
+from test_docs import ROOT, TEXTS
 from torch.utils.data import DataLoader, TensorDataset
 from ultralytics import YOLO
 from ultralytics.utils import SETTINGS
@@ -32,8 +33,6 @@ from det_seg_agent.det.coco_convert import prepare_data
 from det_seg_agent.seg import cli as seg
 from det_seg_agent.strategies import base as strategies
 
-ROOT = Path(__file__).parents[2]
-TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(
     r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S
 )
