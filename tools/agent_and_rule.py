@@ -87,15 +87,9 @@ def train(task: str, folder: Path, seed: int) -> None:
 
     options: dict[str, Any] = {f"{name}_dataloader.dataset.data_root": root for name in ("train", "val", "test")}
     options |= {"agent.strategy": strategy, "agent.ratio": 0.5, "randomness.seed": seed, **cell.host}
-    main(
-        [
-            str(cell.config),
-            "--work-dir",
-            str(folder / "run"),
-            "--cfg-options",
-            *(f"{k}={v}" for k, v in options.items()),
-        ]
-    )
+    options |= {"train_cfg.max_iters": cell.iterations, "param_scheduler.0.end": cell.iterations}
+    settings = [f"{k}={v}" for k, v in options.items()]
+    main([str(cell.config), "--work-dir", str(folder / "run"), "--cfg-options", *settings])
 
 
 def main() -> int:

@@ -44,7 +44,7 @@ def draw_sheets(folder: Path, root: Path) -> None:
 
 def _note(row: Mapping[str, Any]) -> str:
     if row["group"] is not None:
-        return f"duplicate of {row['group'] + 1}"
+        return f"copy of scene {row['group'] + 1}"
     return f"wrong {row['wrong']}" if row["wrong"] else str(row["kind"])
 
 
@@ -114,5 +114,6 @@ def _by_kind(finished: Finished) -> str:
         f'<thead><tr><th scope="col">strategy, ratio<br>number of images</th>{head}</tr></thead><tbody>{body}</tbody>'
         "</table></div><p class='note'>Means over seeds. 1: as often as the mean over all images. The truth is known "
         "here: wrong images have wrong labels, rare ones show a rare class, duplicates are copies of a few scenes. The "
-        "row of random is what chance alone comes to. Training knows nothing of the kinds.</p>"
+        "sheets show images without labels; wrong classes and wrong places are those of the labels. The row of random "
+        "is what chance alone comes to. Training knows nothing of the kinds.</p>"
     )
