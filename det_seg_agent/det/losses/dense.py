@@ -88,6 +88,10 @@ class Dense(Split):
                 columns.append(parts.get(part, none) * getattr(hyp, gain))
         return torch.stack(columns, 1)
 
+    def agreement(self, preds: Any) -> tuple[Tensor, bool] | None:
+        """See `Split`."""
+        return self.state.agreement(self.stock.parse_output(preds)["scores"])
+
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
         """See `Split`; binary entropy of the best class."""
         return entropy_of(self.stock.parse_output(preds)["scores"], self.state.foreground)
