@@ -10,7 +10,7 @@ from torch import Tensor
 from det_seg_agent.classes import Classes
 from det_seg_agent.errors import ConfigError, StateError
 from det_seg_agent.features import Projector
-from det_seg_agent.fingerprint import FORMAT, digest, packed, refuse_other_samples, refuse_other_settings
+from det_seg_agent.fingerprint import FORMAT, digest, on_cpu, packed, refuse_other_samples, refuse_other_settings
 from det_seg_agent.ranks import decide, gather_objects, gather_rows, one_thread, refuse_unlike, world
 from det_seg_agent.sampler import SelectionSampler
 from det_seg_agent.schedule import is_full
@@ -358,13 +358,14 @@ class Selector:
         Every rank loads it.
 
         Args:
-            state: what `state_dict` gave.
+            state: what `state_dict` gave, on any device.
             other_length: whether the run may have another number of passes than that of the state.
 
         Raises:
             StateError: if the state is of another strategy, other options, seed, schedule, length or data set
                 size or, with `samples`, other images.
         """
+        state = on_cpu(state)
         passes = None if other_length else self.total_passes
         refuse_other_settings(state, self.settings, self.strategy.options, passes)
         refuse_other_samples(state["samples"], self.samples)

@@ -5,14 +5,17 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from cuda_runs import needs_cuda
 
 from det_seg_agent import Selection, SelectionSampler, Selector, Strategy, register
 from det_seg_agent.errors import StateError
 from det_seg_agent.features import Projector
 from det_seg_agent.reporting.trace import Trace, read
 from det_seg_agent.schedule import Schedule
+from det_seg_agent.seeding import random_state, set_random_state
 from det_seg_agent.signals import SignalBuffer
 from det_seg_agent.strategies import Agent, Request, base, strategy_names
 from det_seg_agent.strategies.data_agent.options import AgentOptions
@@ -166,6 +169,25 @@ def test_every_strategy_selects_what_is_asked_and_resumes(name: str) -> None:
         assert torch.equal(a, b)
     assert second.history[-1]["images"] == whole.history[-1]["images"] == sum(counts)
     assert torch.equal(second.table.selected, whole.table.selected)
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", ["agent", "data_agent_paper", "infobatch"])
+def test_a_state_that_was_loaded_to_a_device_goes_on(name: str) -> None:
+    """As mmengine loads its checkpoints, or `torch.load(..., map_location="cuda")`."""
+    first, second = (Selector(120, 8, strategy=name, ratio=0.4, applies_weights=True) for _ in range(2))
+    run(first, range(4))
+    state, random = io.BytesIO(), io.BytesIO()
+    torch.save(first.state_dict(), state)
+    torch.save(random_state(), random)
+    drawn = torch.rand(3), torch.rand(3, device="cuda"), np.random.rand()
+    for file in (state, random):
+        file.seek(0)
+    second.load_state_dict(torch.load(state, map_location="cuda", weights_only=True))
+    assert all(torch.equal(a, b) for a, b in zip(run(first, range(4, 8)), run(second, range(4, 8)), strict=True))
+    set_random_state(torch.load(random, map_location="cuda", weights_only=True))
+    again = torch.rand(3), torch.rand(3, device="cuda"), np.random.rand()
+    assert torch.equal(again[0], drawn[0]) and torch.equal(again[1], drawn[1]) and again[2] == drawn[2]
 
 
 @pytest.mark.parametrize("name", ["agent", "data_agent_paper"])

@@ -104,7 +104,8 @@ class QueryTerms:
     def matched(self, queries: int) -> Tensor:
         """Return (B, queries) bool: the queries of the last decoder layer that were matched to a box."""
         mask = torch.zeros(self.images, queries, dtype=torch.bool, device=self.total.device)
-        mask[self.first] = True
+        # The matcher's indices are on the CPU, and indexing would wait for their copy.
+        mask[tuple(axis.to(mask.device, non_blocking=True) for axis in self.first)] = True
         return mask
 
 
