@@ -21,6 +21,7 @@ class Sink(Protocol):
 
     def __call__(
         self,
+        *,
         index: Tensor,
         loss: Tensor,
         entropy: Tensor,
@@ -126,7 +127,18 @@ class SignalCriterion:
             sample_loss = (objects / share + rest[image]) * len(total)
         told = self.split.agreement(preds)
         agreement = None if told is None else told[0] if told[1] else told[0][image]
-        self.sink(own["credit_index"], loss, entropy, features, image, share, enough, sample_loss, agreement, counts)
+        self.sink(
+            index=own["credit_index"],
+            loss=loss,
+            entropy=entropy,
+            features=features,
+            image=image,
+            share=share,
+            sufficiency=enough,
+            sample_loss=sample_loss,
+            agreement=agreement,
+            class_counts=counts,
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
         return None

@@ -158,11 +158,11 @@ def test_losses_of_images_and_samples_sum_to_the_stock_loss_in_half_precision(na
     got = tap(model)
     loss, items = mixed(model, dict(batch))
     assert loss.isfinite().all() and torch.allclose(loss, stock, rtol=1e-3) and list(items) == list(stock_items)
-    parts, total, (_, signal, *_, samples) = got
+    parts, total, signals = got
     assert parts.device.type == DEVICE
     assert torch.allclose(parts.sum(0), torch.stack(list(items.values())).float(), rtol=1e-3, atol=1e-5)
     assert total.sum().item() * 4 == pytest.approx(loss.sum().item(), rel=1e-3)
-    assert torch.allclose(samples, signal, rtol=1e-3), "an image of one sample is that sample's"
+    assert torch.allclose(signals["sample_loss"], signals["loss"], rtol=1e-3), "an image of one sample is that sample's"
 
 
 def test_signals_of_composites_are_those_of_the_cpu(
@@ -180,13 +180,13 @@ def test_signals_of_composites_are_those_of_the_cpu(
     found = []
     for device in ("cpu", DEVICE):
         model = build(tmp_path, "yolov8n", classes=48).to(device)
-        got: list[torch.Tensor] = []
-        model.criterion = SignalCriterion(model.init_criterion(), lambda *a, got=got: got.extend(a), model.model[-1])
+        got: dict[str, torch.Tensor] = {}
+        model.criterion = SignalCriterion(model.init_criterion(), lambda got=got, **signals: got.update(signals), model.model[-1])
         step(model, {key: value.to(device) for key, value in batch.items()})
-        assert all(value.device.type == device for value in got)
-        found.append([value.cpu() for value in got])
-    assert len(found[0]) == 8
-    for one, other in zip(*found, strict=True):
-        assert torch.allclose(one.float(), other.float(), rtol=2e-3, atol=1e-4)
-    _, loss, *_, image, share, _, samples = found[1]
+        assert all(value.device.type == device for value in got.values())
+        found.append({name: value.cpu() for name, value in got.items()})
+    assert len(found[0]) == 10
+    for name, one in found[0].items():
+        assert torch.allclose(one.float(), found[1][name].float(), rtol=2e-3, atol=1e-3, equal_nan=True), name
+    loss, image, share, samples = (found[1][name] for name in ("loss", "image", "share", "sample_loss"))
     assert torch.allclose(torch.zeros(len(loss)).index_add(0, image, samples * share), loss, rtol=1e-3)

@@ -73,8 +73,15 @@ class Dense(Split):
 
     def objects(self) -> Tensor | None:
         """See `Split`; masks are not among them."""
-        own = self.state.own
-        return self._items(own, own["class"]).sum(1) if "class" in own else None
+        state = self.state
+        if state.owner is None:
+            return None
+        none = self.bce.cls.new_zeros(state.credits + 1)
+        if state.at is None:
+            return none[:-1]
+        # Of the assigned anchors alone: deterministic sums over all are slow on CUDA.
+        own = none.index_add(0, state.owner[state.at], self.bce.anchors[state.at])[:-1]
+        return self._items(state.own, own).sum(1)
 
     def _items(self, parts: dict[str, Tensor], cls: Tensor) -> Tensor:
         """Return the loss items (n, K) in the host's order, with its gains."""
@@ -106,10 +113,12 @@ class ImageBce(nn.BCEWithLogitsLoss):
 
     Attributes:
         cls: (B,) float32, sum for each image, with class weights but without image weights.
+        anchors: (B, A) float32, of which it is the sum.
     """
 
     class_weights: Tensor | None = None
     cls: Tensor
+    anchors: Tensor
 
     def __init__(self, state: BatchState):
         super().__init__(reduction="none")
@@ -121,9 +130,7 @@ class ImageBce(nn.BCEWithLogitsLoss):
         # Now, as the host goes on to multiply by its class weights in place.
         scores = out.detach().float()
         anchors = (scores if self.class_weights is None else scores * self.class_weights).sum(2)
-        self.cls = anchors.sum(1)
-        if self.state.owner is not None:
-            self.state.give("class", anchors.flatten(), self.state.owner.flatten(), 1)
+        self.anchors, self.cls = anchors, anchors.sum(1)
         self.state.foreground = torch.zeros_like(target[..., 0], dtype=torch.bool)  # until there are boxes
         return out if self.state.weights is None else out * self.state.weights.view(-1, 1, 1)
 
