@@ -2,11 +2,12 @@
 
 import csv
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from det_seg_agent.compare.cells import Cell
-from det_seg_agent.compare.data import data_root, kinds_of
+from det_seg_agent.compare.data import Aside, data_root, kinds_of
 from det_seg_agent.compare.fingerprint import (
     digest,
     digest_of_file,
@@ -15,6 +16,7 @@ from det_seg_agent.compare.fingerprint import (
     portable,
     versions,
 )
+from det_seg_agent.compare.images import save
 from det_seg_agent.compare.selection import selection_figures
 from det_seg_agent.errors import ConfigError
 
@@ -126,12 +128,15 @@ class Detection:
 
         def note(trainer: Any) -> None:
             started.update(weights=digest_of_weights(unwrap_model(trainer.model)), batch=int(trainer.batch_size))
+            started["trainer"] = trainer
 
         result = train(
             {**host, **fixed, "seed": self.cell.seed}, agent, {"on_pretrain_routine_end": note}, judged="last"
         )
         if not result:
             raise ConfigError("this process judged no weights; give one device a run, and --jobs for several runs.")
+        with Aside() as aside:
+            by_class = {} if calibrate else self.by_class(started["trainer"])
         rows = list(csv.DictReader((run / "results.csv").read_text(encoding="utf-8").splitlines()))
         samples = result["full_images_trained"] // result["passes"]
         validated = host.get("val", True)
@@ -140,6 +145,8 @@ class Detection:
         return {
             "quality": 100 * result["coco"]["AP"],
             "metrics": {k: 100 * v if v >= 0 else None for k, v in result["coco"].items()},  # -1: nothing to find
+            **by_class,
+            "aside": aside.spent,
             "initial_weights": started["weights"],
             "images": result["images_trained"],
             "full_images": samples * full_epochs,
@@ -151,6 +158,33 @@ class Detection:
             "curve": {
                 "name": "mAP50-95 of the host's validation, %" if validated else "training loss",
                 "points": [[x, 100 * y if validated else y] for x, y in curve],
+                "seconds": [float(row["time"]) for row in rows],
             },
             "selection": {} if calibrate else selection_figures(run / "trace", kinds_of(self.cell, self.root)),
+        }
+
+    def by_class(self, trainer: Any) -> dict[str, Any]:
+        """Return AP by class of the last validation, and how often each class occurs; store the matches by image."""
+        import numpy as np
+
+        from det_seg_agent.compare.matches import average_precision, matched
+        from det_seg_agent.det.judge import class_names
+        from det_seg_agent.det.truth import load_truth
+
+        validator = trainer.validator
+        truth = load_truth(validator.val_json, validator.dataloader.dataset, class_names(trainer), validator.args)
+        arrays = matched(validator.kept, truth, validator.args.max_det)
+        save(self.folder, arrays)
+        ap = 100 * average_precision(arrays, np.ones((1, len(arrays["objects"])), np.uint16))[0]
+        names = [str(name) for name in arrays["names"]]
+        name_of = {c["id"]: str(c["name"]) for c in truth.content["categories"]}
+        shown = Counter(int(c) for label in trainer.train_loader.dataset.labels for c in set(label["cls"].reshape(-1)))
+        return {
+            "by_class": {name: None if np.isnan(row[0]) else float(row.mean()) for name, row in zip(names, ap)},
+            "by_class50": {name: None if np.isnan(row[0]) else float(row[0]) for name, row in zip(names, ap)},
+            "classes": {
+                "train_images": {name_of[c]: shown.get(index, 0) for index, c in truth.category.items()},
+                "test_images": dict(zip(names, (arrays["objects"] > 0).sum(0).tolist())),
+                "test_objects": dict(zip(names, arrays["objects"].sum(0).tolist())),
+            },
         }

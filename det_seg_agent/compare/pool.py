@@ -181,7 +181,12 @@ class Runner(Store):
         if ended.status or outcome is None:
             write_json(place / "failed.json", {"status": ended.status, "tail": tail(place, TAIL)})
             return ended if ended.status else Outcome(1, ended.wall, ended.cpu)
-        paid = {"wall_s": round(ended.wall, 2), "cpu_s": round(ended.cpu, 2), "jobs": self.jobs}
+        aside = outcome.get("aside", {"wall_s": 0.0, "cpu_s": 0.0})  # what the statistics took
+        paid = {
+            "wall_s": round(ended.wall - aside["wall_s"], 2),
+            "cpu_s": round(ended.cpu - aside["cpu_s"], 2),
+            "jobs": self.jobs,
+        }
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
         write_json(place / "result.json", {"key": cell.key, "cell": cell.name, **outcome, **paid, "finished": when})
         return ended

@@ -10,14 +10,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
-from compare_runs import write, write_segmentation
+from compare_runs import SCENES, write, write_segmentation
 
 from det_seg_agent.compare import child
 from det_seg_agent.compare.cells import CONTROLS, SHORT
 from det_seg_agent.compare.cli import main
 from det_seg_agent.compare.detection import Detection
+from det_seg_agent.compare.images import FILE, class_iou, resampled
 from det_seg_agent.compare.matrix import read
 from det_seg_agent.compare.store import Store
 from det_seg_agent.det import judge
@@ -85,7 +87,30 @@ def test_the_last_weights_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyP
     _, cells = read(write(tmp_path / "c.yaml"))
     outcome = Detection(cells[-1], tmp_path / "cell").train(calibrate=False)
     assert judged == ["last"] and outcome["quality"] == outcome["metrics"]["AP"]
+    assert_by_class(outcome, tmp_path / "cell", "AP")
+    known = [value for value in outcome["by_class50"].values() if value is not None]
+    assert np.mean(known) == pytest.approx(outcome["metrics"]["AP50"])
+    assert sum(outcome["classes"]["test_objects"].values()) > 0 and max(outcome["curve"]["seconds"]) > 0
     assert len(outcome["curve"]["points"]) == 2 and outcome["curve"]["name"].startswith("mAP50-95")
+
+
+def assert_by_class(outcome: dict[str, Any], place: Path, name: str) -> None:
+    """Check that the figures by class and those of the stored images are the whole figure."""
+    known = {key: value for key, value in outcome["by_class"].items() if value is not None}
+    assert np.mean(list(known.values())) == pytest.approx(outcome["metrics"][name], abs=0.01)
+    with np.load(place / FILE) as stored:
+        arrays = dict(stored)
+        assert set(arrays["names"].tolist()) == outcome["by_class"].keys()
+        assert len(arrays["objects" if "objects" in arrays else "union"]) == SCENES["val"]
+        if "union" in arrays:
+            whole = dict(zip(arrays["names"].tolist(), 100 * class_iou(arrays, np.ones((1, SCENES["val"])))[0]))
+            assert {key: whole[key] for key in known} == pytest.approx(known, abs=0.01)
+    assert outcome["classes"]["train_images"].keys() == outcome["by_class"].keys()
+    assert 0 < max(outcome["classes"]["train_images"].values()) <= SCENES["train"]
+    assert 0 < max(outcome["classes"]["test_images"].values()) <= SCENES["val"]
+    assert outcome["aside"]["cpu_s"] > 0
+    found = resampled(place, 20)
+    assert found is not None and found.values["by_class"].shape == (20, len(outcome["by_class"]))
 
 
 def test_segmentation_trains_every_role(tmp_path: Path) -> None:
@@ -99,12 +124,15 @@ def test_segmentation_trains_every_role(tmp_path: Path) -> None:
             (place / "cell.json").write_text(json.dumps(asdict(cell)))
             assert child.main(["train", str(place)]) == 0
             found[cell.label] = json.loads((place / "outcome.json").read_text())
+            assert_by_class(found[cell.label], place, "mIoU")
     # 8 passes of 16 images in batches of 8: the first is full, then one batch each.
     lengths = {label: (outcome["schedule"], outcome["images"]) for label, outcome in found.items()}
     assert lengths == {"full": ("16 iterations", 128), SHORT: ("9 iterations", 72), "loss": ("9 iterations", 72)}
     assert len({outcome["initial_weights"] for outcome in found.values()}) == 1
     for label, outcome in found.items():
         assert (outcome["batch"], outcome["processes"], outcome["full_images"]) == (8, 1, 128)
+        assert len(outcome["curve"]["seconds"]) == len(outcome["curve"]["points"])
+        assert outcome["curve"]["seconds"] == sorted(outcome["curve"]["seconds"]), "none is missing"
         assert outcome["curve"]["points"][-1] == [outcome["images"], pytest.approx(outcome["quality"], abs=0.01)]
         assert set(outcome["by_class"]) > {"disc", "star"} and bool(outcome["selection"]) == (label == "loss")
     rates = {label: learning_rates(tmp_path, label) for label in ("full", "full-shorter", "loss")}
