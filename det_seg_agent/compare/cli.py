@@ -7,12 +7,17 @@ from pathlib import Path
 
 from rich.console import Console
 
+from det_seg_agent.compare.budgets import Finished
 from det_seg_agent.compare.cells import Cell
 from det_seg_agent.compare.matrix import read
-from det_seg_agent.compare.page import missing_cells, page, print_tables, write_page
+from det_seg_agent.compare.page import missing_cells, page, write_text
 from det_seg_agent.compare.pool import Runner, span
+from det_seg_agent.compare.spec import Comparison
 from det_seg_agent.compare.store import alone
+from det_seg_agent.compare.summary import Summary, summarise
+from det_seg_agent.compare.tables import WIDTH, classes_csv, print_tables, results, rows_csv
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.files import write_json
 from det_seg_agent.hosts.commands import guarded
 
 SCENES = Path(__file__).parents[2] / "configs/compare/scenes.yaml"
@@ -79,10 +84,22 @@ def compare(options: argparse.Namespace) -> int:
             finished = [(cell, result) for cell in cells if (result := runner.result(cell)) is not None]
             missing = missing_cells(cells, runner.result, runner.failure)
             text = options.config.read_text(encoding="utf-8")
-            write_page(folder / "index.html", page(comparison.title, text, again(options), finished, missing))
-            print_tables(finished, Console(width=max(160, console.width)))
+            summaries = summaries_of(comparison, finished, cells)
+            content = page(comparison.title, text, again(options), finished, missing, summaries)
+            write_text(folder / "index.html", content)
+            write_json(folder / "results.json", results(summaries))
+            write_text(folder / "results.csv", rows_csv(summaries))
+            write_text(folder / "classes.csv", classes_csv(summaries))
+            print_tables(summaries, Console(width=WIDTH))
             console.print(f"page: {folder / 'index.html'}", highlight=False)
     return 1 if failed else 0
+
+
+def summaries_of(comparison: Comparison, finished: Finished, cells: list[Cell]) -> list[Summary]:
+    """Return the summary of each task that has a finished cell."""
+    tasks = dict.fromkeys(cell.task for cell, _ in finished)
+    mine = {task: [(cell, result) for cell, result in finished if cell.task == task] for task in tasks}
+    return [summarise(task, done, comparison.report(task), cells) for task, done in mine.items()]
 
 
 def again(options: argparse.Namespace) -> str:

@@ -37,8 +37,7 @@ class Resampled:
 
 def save(place: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write the statistics of a cell to its folder, atomically."""
-    with replacing(place / FILE) as part, part.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    _write(place / FILE, arrays)
 
 
 def resampled(place: Path, resamples: int) -> Resampled | None:
@@ -58,10 +57,14 @@ def resampled(place: Path, resamples: int) -> Resampled | None:
         if arrays is None:
             return None
         known = {"state": np.array(state), **_resample(arrays, resamples)}
-        with replacing(cache) as part, part.open("wb") as file:
-            np.savez_compressed(file, **known)
+        _write(cache, known)
     values = {key: known[key] for key in KEYS if key in known}
     return Resampled(tuple(map(str, known["names"])), int(known["images"]), values)
+
+
+def _write(path: Path, arrays: Mapping[str, Any]) -> None:
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, **dict[str, Any](arrays))
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]] | None:

@@ -28,7 +28,10 @@ class Store:
         self.folder, self.keep_older = folder, keep_older
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
-        """Return the result of a finished cell, or None; "older" is True in a result from other sources."""
+        """Return the result of a finished cell, or None.
+
+        "older" is True in a result from other sources, and "place" is its folder.
+        """
         found = self._results(cell)
         current = [content for content in found if content["sources"] == sources(cell.task, cell.strategy)]
         if current or not (found and self.keep_older):
@@ -42,7 +45,8 @@ class Store:
 
     def _results(self, cell: Cell) -> list[dict[str, Any]]:
         paths = sorted(self.folder.glob(f"{cell.folder}-*/result.json"))
-        return [content for path in paths if (content := read_if_there(path)) and content.get("key") == cell.key]
+        found = [(path, read_if_there(path)) for path in paths]
+        return [{**r, "place": str(path.parent)} for path, r in found if r is not None and r.get("key") == cell.key]
 
     def place(self, cell: Cell) -> Path:
         """Return the folder for running a cell, named by its key and our sources; it contains no result."""

@@ -239,7 +239,8 @@ def test_what_is_finished_stays_and_is_known_by_key_and_sources(
     places.append(finish(store, cell, now, "2026-01-03"))
     assert len(set(places)) == 3 and all((place / "result.json").exists() for place in places)
     for each in (store, keeping):
-        assert each.result(cell) == {"key": cell.key, "sources": now, "finished": "2026-01-03", "quality": 1.0}
+        known = {"key": cell.key, "sources": now, "finished": "2026-01-03", "quality": 1.0}
+        assert each.result(cell) == {**known, "place": str(places[-1])}
         assert not each.is_older(cell)
     other = replace(cell, resolved={"data": "other"})
     assert store.result(other) is None and not store.is_older(other) and keeping.result(other) is None

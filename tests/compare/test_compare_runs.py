@@ -58,7 +58,7 @@ def test_cells_run_are_kept_and_run_again_when_they_change(tmp_path: Path, capsy
     for result in results.values():
         assert result["cpu_s"] > 0 and (result["batch"], result["processes"]) == (8, 1)
     html = (folder / "index.html").read_text()
-    assert html.count("<svg") == 2 and "mislabelled" in html and "not run" not in html
+    assert html.count("<svg") == 3 and "mislabelled" in html and "not run" not in html
 
     # The same YAML with another strategy has one cell to run; one of other sources is run again, and stays.
     found = json.loads((first.parent / "cell.json").read_text())["resolved"]
