@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmseg.evaluation import IoUMetric
 from numpy.typing import NDArray
 
+from det_seg_agent.compare.attempts import note_weights
 from det_seg_agent.compare.fingerprint import digest_of_weights
 from det_seg_agent.files import write_json
 from det_seg_agent.seg.masks import values_of
@@ -18,18 +19,22 @@ from det_seg_agent.seg.masks import values_of
 class Areas(Hook):  # type: ignore[misc]
     """Records initial weights, the time of each validation, and the areas of the last one.
 
+    Args:
+        folder: folder of the cell.
+
     Attributes:
         weights: digest of the weights before training.
         seconds: seconds from the start of training to the end of each validation, by iteration.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.weights, self.seconds = "", dict[int, float]()
         self._began, self._areas = 0.0, list[Any]()
 
     def before_train(self, runner: Any) -> None:
         """Note weights and time."""
-        self.weights, self._began = digest_of_weights(runner.model), time.time()
+        self.weights, self._began = note_weights(self.folder, digest_of_weights(runner.model)), time.time()
 
     def before_val_epoch(self, runner: Any) -> None:
         """Begin with no areas."""

@@ -1,9 +1,10 @@
-"""The child process of a cell: `python -m det_seg_agent.compare.child prepare|calibrate|train FOLDER`.
+"""The child process of a cell: `python -m det_seg_agent.compare.child STEP FOLDER [--device D] [--resume]`.
 
-`compare.pool` starts it. It reads `FOLDER/cell.json` and writes `FOLDER/outcome.json`. The hosts are only imported
-here.
+STEP is prepare, calibrate or train. `compare.processes` starts it. It reads `FOLDER/cell.json` and writes
+`FOLDER/outcome.json`. The hosts are only imported here.
 """
 
+import argparse
 import json
 import sys
 import warnings
@@ -20,17 +21,25 @@ from det_seg_agent.files import write_json
 
 def main(arguments: list[str]) -> int:
     """Run one step; return 0, or 2 for invalid input."""
-    step, folder = arguments[0], Path(arguments[1])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("step", choices=["prepare", "calibrate", "train"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--device", help="in place of the cell's: cpu, or the index among the visible ones")
+    parser.add_argument("--resume", action="store_true", help="go on with the attempt in the folder, if it can")
+    options = parser.parse_args(arguments)
+    step, folder = options.step, options.folder
     warnings.filterwarnings("ignore")  # the hosts' own deprecations
     cell = Cell(**json.loads((folder / "cell.json").read_text(encoding="utf-8")))
     try:
-        adapter = Detection(cell, folder) if cell.task == "detection" else Segmentation(cell, folder)
+        adapter: Detection | Segmentation = (
+            Detection(cell, folder, options.device) if cell.task == "detection" else Segmentation(cell, folder)
+        )
         if step == "prepare":
             outcome: dict[str, Any] = {"resolved": adapter.prepare()}
         else:
             # Before training, as sources may change during hours of it.
             started = {"machine": machine(), "sources": sources(cell.task, cell.strategy)}
-            outcome = {**adapter.train(calibrate=step == "calibrate"), **started}
+            outcome = {**adapter.train(calibrate=step == "calibrate", resume=options.resume), **started}
     except AgentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

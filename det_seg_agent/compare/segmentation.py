@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from det_seg_agent.compare.attempts import restart
 from det_seg_agent.compare.cells import Cell, shorter
 from det_seg_agent.compare.data import Aside, data_root, kinds_of
 from det_seg_agent.compare.fingerprint import digest, digest_of_files, modules, portable, versions
@@ -35,7 +36,7 @@ class Segmentation:
         self.cell, self.folder = cell, folder
         self.root = data_root(cell, folder)
 
-    def config(self) -> tuple[Any, int]:
+    def config(self, resume: bool = False) -> tuple[Any, int]:
         """Return the config, loaded as by the command line, and the iterations of full training."""
         from det_seg_agent.seg.compat import prepare_host
 
@@ -52,7 +53,7 @@ class Segmentation:
         options["visualizer.name"] = self.cell.folder  # must be unique in the host
         words = argparse.Namespace(
             config=self.cell.config, cfg_options=options, work_dir=str(self.folder / "run"), launcher="none",
-            amp=False, resume=False,
+            amp=False, resume=resume,
         )  # fmt: skip
         config = load_config(words)
         if self.cell.iterations is not None:
@@ -120,9 +121,17 @@ class Segmentation:
         register_all_modules(init_default_scope=True)
         return DATASETS.build(config[f"{name}_dataloader"].dataset)
 
-    def train(self, calibrate: bool) -> dict[str, Any]:
-        """Train and return quality, cost, curve and selection. `calibrate` trains a few iterations of full data."""
-        config, full = self.config()
+    def train(self, calibrate: bool, resume: bool = False) -> dict[str, Any]:
+        """Train and return quality, cost, curve and selection.
+
+        Args:
+            calibrate: whether to train a few iterations of full data.
+            resume: whether to go on with an attempt that was stopped, from its newest checkpoint, if it has one.
+        """
+        going_on = resume and self.resumable()
+        if resume and not going_on:
+            restart(self.folder)
+        config, full = self.config(going_on)
         samples, batch, run = (
             len(self.dataset(config, "train")),
             int(config.train_dataloader.batch_size),
@@ -138,7 +147,7 @@ class Segmentation:
 
         from det_seg_agent.compare.areas import Areas
 
-        note = Areas()
+        note = Areas(self.folder)
         runner = Runner.from_cfg(config)
         runner.register_hook(note)
         runner.train()
@@ -163,6 +172,7 @@ class Segmentation:
             "processes": 1,
             "schedule": f"{runner.train_loop.max_iters} iterations",
             "per_image_s": pace,
+            "resumed": going_on,
             "later_s": later,
             "curve": {
                 "name": "mIoU, %",
@@ -171,6 +181,16 @@ class Segmentation:
             },
             "selection": {} if calibrate else selection_figures(run / "trace", kinds_of(self.cell, self.root)),
         }
+
+    def resumable(self) -> bool:
+        """Return whether there is a whole checkpoint of a run that was not finished."""
+        from det_seg_agent.seg.compat import prepare_host
+
+        prepare_host()
+        from det_seg_agent.seg.checkpoints import newest_whole
+
+        run = self.folder / "run"
+        return newest_whole(run, None) is not None and not (run / "metrics.json").exists()
 
     def by_image(self, config: Any, note: Any) -> dict[str, Any]:
         """Return how often each class occurs; store the areas of each test image."""

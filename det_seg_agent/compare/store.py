@@ -1,10 +1,8 @@
-"""The files of a comparison: results, failures and the lock. `compare.pool` builds on it."""
+"""The files of a comparison: results and failures. `compare.pool` builds on it."""
 
-import contextlib
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,24 +72,6 @@ def clear(place: Path) -> None:
             raise ConfigError(f"{place}: holds something that is not a cell of a comparison; give another --folder.")
         shutil.rmtree(place)
     place.mkdir(parents=True, exist_ok=True)
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Lock `folder` against other comparisons.
-
-    Raises:
-        ConfigError: if another one is running in it.
-    """
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"{folder}: another comparison runs in it; wait, or give another --folder.") from None
-        yield
 
 
 def read_if_there(path: Path) -> dict[str, Any] | None:

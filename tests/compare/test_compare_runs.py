@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import yaml
 from compare_runs import SCENES, write, write_segmentation
 
 from det_seg_agent.compare import child
@@ -183,3 +184,88 @@ def test_terminated_it_ends_its_cells_even_as_a_background_job(tmp_path: Path) -
     assert not psutil.wait_procs(children, timeout=5)[1], "a cell went on alone"
     assert not list(folder.glob(f"{stage}/outcome.json")), "it came to its end"
     assert not list(folder.glob("*/failed.json")), "what was stopped did not fail"
+
+
+def last_checkpoint(place: Path) -> Path | None:
+    """Return a checkpoint of a cell of either task."""
+    return next(iter([*place.glob("run/weights/last.pt"), *place.glob("run/iter_*.pth")]), None)
+
+
+@pytest.mark.parametrize("writer", [write, write_segmentation])
+def test_a_stopped_cell_goes_on_and_ends_as_one_that_was_not(
+    tmp_path: Path, writer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = writer(tmp_path / "c.yaml", scenes={**SCENES, "train": 32})
+    content = yaml.safe_load(config.read_text())
+    [block] = [content[task] for task in ("detection", "segmentation") if task in content]
+    if "epochs" in block["host"]:
+        block["host"]["epochs"] = 4
+    else:
+        block["host"]["default_hooks.checkpoint.interval"] = 2
+        block["iterations"] = 32
+    config.write_text(yaml.safe_dump(content))
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    words = ["--only", "loss 0.5"]
+    assert main([str(config), "--folder", str(whole), *words]) == 0
+    capsys.readouterr()
+    process = subprocess.Popen(
+        [sys.executable, str(TOOL), str(config), "--folder", str(stopped), *words], stderr=subprocess.PIPE
+    )
+    place = None
+    while place is None or last_checkpoint(place) is None:
+        place = next(stopped.glob("*-loss-0.5*/run"), tmp_path).parent
+        assert process.poll() is None, "it came to its end"
+        time.sleep(0.02)
+    process.terminate()
+    process.communicate(timeout=120)
+    assert process.returncode == 130 and (place / "started.json").exists() and not (place / "result.json").exists()
+    assert not list(stopped.glob("*.lock")), "locks are released"
+    assert main([str(config), "--folder", str(stopped), *words]) == 0
+    found = [json.loads(next(f.glob("*-loss-0.5*/result.json")).read_text()) for f in (whole, stopped)]
+    assert [result["resumed"] for result in found] == [False, True]
+    for key in ("quality", "by_class", "images", "curve", "selection", "initial_weights", "schedule", "metrics"):
+        one, other = ({**r[key], "seconds": None} if key == "curve" else r[key] for r in found)
+        assert one == other, key
+    assert "\N{SECTION SIGN} 0" in (stopped / "index.html").read_text(), "its seconds do not count"
+    kept = [path.name for path in place.rglob("*") if path.suffix in (".pt", ".pth")]
+    assert len(kept) == 1 and (kept == ["last.pt"] or kept[0].startswith("iter_")), "the others are removed"
+
+
+def test_what_cannot_go_on_starts_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As after a stop between the last epoch and the result."""
+    config, folder = write(tmp_path / "c.yaml"), tmp_path / "out"
+    words = [str(config), "--folder", str(folder), "--only", "loss", "--keep-checkpoints", "--devices", "cpu"]
+    assert main(words) == 0
+    [place] = folder.glob("*-loss-0.5*/")
+    first = json.loads((place / "result.json").read_text())
+    assert (place / "run/weights/best.pt").exists() and first["device"] == "cpu"
+    (place / "result.json").unlink()
+    assert main(words) == 0
+    again = json.loads((place / "result.json").read_text())
+    assert again["resumed"] is False and again["quality"] == first["quality"]
+    # a step that only the toolbox refuses
+    (place / "result.json").unlink()
+    (place / "run/weights/agent_last.pt").unlink()
+    assert main(words) == 0
+    assert json.loads((place / "result.json").read_text())["quality"] == first["quality"]
+
+
+def test_two_processes_share_a_folder(tmp_path: Path) -> None:
+    """No cell runs twice, and both end with all of them."""
+    config, folder = write(tmp_path / "c.yaml"), tmp_path / "out"
+    words = [sys.executable, str(TOOL), str(config), "--folder", str(folder), "--only", "0.5 seed"]
+    processes = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=500)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    names = [
+        line.partition(": finished in")[0] for text in said for line in text.splitlines() if ": finished in" in line
+    ]
+    assert sorted(names) == sorted({f"detection {label} 0.5 seed 0" for label in (*CONTROLS, "loss")}), said
+    assert len(list(folder.glob("detection-*/result.json"))) == 4 and not list(folder.glob("*.lock"))
+
+
+def test_a_time_limit_stops_what_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write(tmp_path / "c.yaml")
+    assert main([str(config), "--folder", str(tmp_path / "out"), "--only", "loss", "--time-limit", "1e-6"]) == 124
+    assert "the same command goes on with what is left" in capsys.readouterr().out
+    assert not list(tmp_path.glob("out/*-loss*/failed.json")) and not list(tmp_path.glob("out/*-loss*/result.json"))
