@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from det_seg_agent.compare.attempts import note_weights
 from det_seg_agent.compare.fingerprint import digest_of_weights
+from det_seg_agent.compare.locks import waiting
 from det_seg_agent.files import write_json
 from det_seg_agent.seg.masks import values_of
 
@@ -71,10 +72,16 @@ def images_of_classes(dataset: Any, cache: Path) -> dict[str, int]:
         dataset: the host's training data set.
         cache: JSON file that keeps the answer, as reading all masks takes a while.
     """
-    try:
-        return dict(json.loads(cache.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        pass
+    with waiting(cache.with_suffix(".lock")):  # of several cells, one reads them
+        try:
+            return dict(json.loads(cache.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            found = _count(dataset)
+            write_json(cache, found)
+            return found
+
+
+def _count(dataset: Any) -> dict[str, int]:
     names, load = list(dataset.metainfo["classes"]), _loader(dataset)
     if load is None:
         return {}
@@ -82,9 +89,7 @@ def images_of_classes(dataset: Any, cache: Path) -> dict[str, int]:
     for index in range(len(dataset)):
         values = values_of(load(dataset.get_data_info(index))["gt_seg_map"])
         counts[values[(values >= 0) & (values < len(names))]] += 1
-    found = dict(zip(names, counts.tolist()))
-    write_json(cache, found)
-    return found
+    return dict(zip(names, counts.tolist()))
 
 
 def _loader(dataset: Any) -> Any:

@@ -9,6 +9,7 @@ from rich.console import Console
 from det_seg_agent.compare.budgets import Finished
 from det_seg_agent.compare.cells import Cell
 from det_seg_agent.compare.devices import slots_of
+from det_seg_agent.compare.documents import write_tables
 from det_seg_agent.compare.locks import waiting
 from det_seg_agent.compare.matrix import read
 from det_seg_agent.compare.page import missing_cells, page, write_text
@@ -45,6 +46,12 @@ def arguments_parser() -> argparse.ArgumentParser:
         "--keep-older", action="store_true", help="keep and mark cells of other sources of this package; else run again"
     )
     parser.add_argument("--page-only", action="store_true", help="train nothing; make the page of what is finished")
+    parser.add_argument(
+        "--tables",
+        type=Path,
+        metavar="FILE.md",
+        help="write the tables into the places marked in a document; no training",
+    )
     return parser
 
 
@@ -79,6 +86,7 @@ def compare(options: argparse.Namespace) -> int:
     runner = Runner(folder, slots, options.keep_older, options.keep_checkpoints)
     if not any(options.only in cell.name for cell in cells):
         raise ConfigError(f"--only {options.only!r}: no cell's name contains it; --list shows them.")
+    options.page_only |= options.tables is not None
     look = options.list or options.page_only
     tasks = set() if look else {cell.task for cell in cells if options.only in cell.name}
     cells = runner.prepare(cells, tasks | runner.tasks_with_results(cells), console)
@@ -114,6 +122,9 @@ def report(options: argparse.Namespace, comparison: Comparison, cells: list[Cell
     write_text(runner.folder / "results.csv", rows_csv(summaries))
     write_text(runner.folder / "classes.csv", classes_csv(summaries))
     print_tables(summaries, Console(width=WIDTH))
+    if options.tables is not None:
+        count = write_tables(options.tables, options.config.stem, summaries)
+        Console(soft_wrap=True).print(f"{options.tables}: {count} tables", highlight=False)
 
 
 def summaries_of(comparison: Comparison, finished: Finished, cells: list[Cell]) -> list[Summary]:

@@ -23,6 +23,7 @@ SHOWING_MODULES = (
     "budgets",
     "cli",
     "columns",
+    "documents",
     "figures",
     "locks",
     "page",
