@@ -31,7 +31,7 @@ class Difference:
         by_seed: difference in points, by seed.
         interval: BCa interval of the mean over seeds; None for fewer than three.
         t_interval: Student's interval.
-        p: exact p of sign flips.
+        p: exact p of sign flips; None for one seed.
         p_holm: p adjusted for the family; None if it is not in the family.
         equivalent: whether the mean surely lies within the margin; None if that cannot be said.
         over_images: by seed, interval over the test images.
@@ -54,8 +54,9 @@ class Difference:
 def difference(by_seed: Mapping[int, float], margin: float | None = None) -> Difference:
     """Return the statistics of differences by seed."""
     values = list(by_seed.values())
+    p = stats.sign_flip_p(values) if len(values) > 1 else None  # that of one is always 1
     return Difference(
-        dict(by_seed), stats.mean_interval(values), stats.t_interval(values), stats.sign_flip_p(values),
+        dict(by_seed), stats.mean_interval(values), stats.t_interval(values), p,
         equivalent=None if margin is None else stats.equivalent(values, margin),
     )  # fmt: skip
 

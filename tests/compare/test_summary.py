@@ -175,7 +175,8 @@ def test_one_seed_decides_nothing(tmp_path: Path) -> None:
     done = finished_of(tmp_path, 1)
     summary = summarise("detection", done, Report(margin=2.0))
     loss = summary.primary["loss 0.5"][RANDOM]
-    assert loss.interval is None and loss.t_interval is None and loss.equivalent is None and loss.mean is not None
+    assert loss.interval is None and loss.t_interval is None and loss.p is None and loss.p_holm is None
+    assert loss.equivalent is None and loss.mean is not None
     terminal, html = shown([summary]), page("T", "", "", done, {}, [summary])
     for output in (terminal, html):
         assert (
