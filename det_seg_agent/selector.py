@@ -195,9 +195,10 @@ class Selector:
         image: Tensor | None = None,
         share: Tensor | None = None,
         sufficiency: Tensor | None = None,
+        sample_loss: Tensor | None = None,
     ) -> None:
         """Add the signals of a mini-batch; see `SignalBuffer.add`. Synchronises the device once per 4,096 images."""
-        self.buffer.add(loss, entropy, features, index, image, share, sufficiency)
+        self.buffer.add(loss, entropy, features, index, image, share, sufficiency, sample_loss)
         if self.buffer.is_full:
             self._sum_up()
 

@@ -7,6 +7,10 @@ from torch import Tensor
 
 from det_seg_agent.features import Projector
 
+# The columns of `Signals` but for `image`, by what they have a row for.
+OF_IMAGES = ("loss", "entropy", "sufficiency", "features", "step")
+OF_CREDITS = ("index", "share", "sample_loss")
+
 
 @dataclass(frozen=True)
 class Signals:
@@ -24,6 +28,8 @@ class Signals:
         index: (C,) int64, dataset index of each credit's sample.
         image: (C,) int64, row of each credit's image.
         share: (C,) float32 in (0, 1], fraction of the image that shows the sample; sums to 1 over an image.
+        sample_loss: (C,) float32, loss of the sample in the image, as if it filled the image: the mean over an image's
+            credits, weighted by share, is the image's loss. The image's loss if it is not provided.
     """
 
     loss: Tensor
@@ -34,6 +40,7 @@ class Signals:
     index: Tensor
     image: Tensor
     share: Tensor
+    sample_loss: Tensor
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -42,17 +49,12 @@ class Signals:
         """Return the signals of the images start..stop-1; credits must be sorted by image, as `drain` returns them."""
         bounds = torch.searchsorted(self.image, torch.tensor([start, stop]))
         credits = slice(int(bounds[0]), int(bounds[1]))
-        rows = slice(start, stop)
-        return Signals(
-            self.loss[rows],
-            self.entropy[rows],
-            self.sufficiency[rows],
-            self.features[rows],
-            self.step[rows],
-            self.index[credits],
-            self.image[credits] - start,
-            self.share[credits],
-        )
+        return self.take(slice(start, stop), credits, self.image[credits] - start)
+
+    def take(self, rows: Tensor | slice, credits: Tensor | slice, image: Tensor) -> "Signals":
+        """Return the images `rows` with the credits `credits`, whose images are the new rows `image`."""
+        images = {name: getattr(self, name)[rows] for name in OF_IMAGES}
+        return Signals(**images, **{name: getattr(self, name)[credits] for name in OF_CREDITS}, image=image)
 
 
 def join(parts: list[Signals]) -> Signals:
@@ -62,8 +64,8 @@ def join(parts: list[Signals]) -> Signals:
         return parts[0]
     starts = [0, *torch.tensor([len(part) for part in parts]).cumsum(0).tolist()]
     image = torch.cat([part.image + start for part, start in zip(parts, starts, strict=False)])
-    names = ("loss", "entropy", "sufficiency", "features", "step", "index", "share")
-    return Signals(image=image, **{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in OF_IMAGES + OF_CREDITS}
+    return Signals(image=image, **columns)
 
 
 def by_step(parts: list[Signals]) -> Signals:
@@ -74,8 +76,7 @@ def by_step(parts: list[Signals]) -> Signals:
     row[order] = torch.arange(len(order))
     image = row[signals.image]
     credit = image.argsort(stable=True)
-    images = {name: getattr(signals, name)[order] for name in ("loss", "entropy", "sufficiency", "features", "step")}
-    return Signals(**images, index=signals.index[credit], image=image[credit], share=signals.share[credit])
+    return signals.take(order, credit, image[credit])
 
 
 @dataclass
@@ -107,6 +108,7 @@ class SignalBuffer:
         image: Tensor | None = None,
         share: Tensor | None = None,
         sufficiency: Tensor | None = None,
+        sample_loss: Tensor | None = None,
     ) -> None:
         """Add the signals of one mini-batch of B images; arguments as in `Signals`, of any float dtype and device.
 
@@ -119,18 +121,22 @@ class SignalBuffer:
             share = torch.ones(len(index), device=loss.device)
         if sufficiency is None:
             sufficiency = torch.full((images,), float("nan"), device=loss.device)
+        image, loss = image.to(loss.device, torch.int64, non_blocking=True), loss.detach().float()
+        if sample_loss is None:
+            sample_loss = loss[image]
         step = torch.full((images,), self.step, dtype=torch.int64, device=loss.device)
         compact = self.projector(features.detach().float()).half()
         self._device.append(
             (
-                loss.detach().float(),
+                loss,
                 entropy.detach().float(),
                 sufficiency.detach().float(),
                 compact,
                 step,
                 index.to(loss.device, torch.int64, non_blocking=True),
-                image.to(loss.device, torch.int64, non_blocking=True) + self._images,
+                image + self._images,
                 share.to(loss.device, torch.float32, non_blocking=True),
+                sample_loss.detach().float(),
             )
         )
         self.step += 1
@@ -154,7 +160,7 @@ class SignalBuffer:
 def empty_signals(features: int) -> Signals:
     """Return `Signals` of zero images with features of width `features`."""
     none, ids = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
-    return Signals(none, none, none, torch.zeros(0, features, dtype=torch.float16), ids, ids, ids, none)
+    return Signals(none, none, none, torch.zeros(0, features, dtype=torch.float16), ids, ids, ids, none, none)
 
 
 def finite(signals: Signals) -> tuple[Signals, int]:
@@ -165,16 +171,4 @@ def finite(signals: Signals) -> tuple[Signals, int]:
         return signals, 0
     kept = good[signals.image]
     row = torch.cumsum(good, 0) - 1
-    return (
-        Signals(
-            signals.loss[good],
-            signals.entropy[good],
-            signals.sufficiency[good],
-            signals.features[good],
-            signals.step[good],
-            signals.index[kept],
-            row[signals.image[kept]],
-            signals.share[kept],
-        ),
-        dropped,
-    )
+    return signals.take(good, kept, row[signals.image[kept]]), dropped

@@ -34,7 +34,7 @@ class SampleSignals:
         return len(self.index)
 
 
-def detrend(values: Tensor, half: int = NEIGHBOURS) -> Tensor:
+def detrend(values: Tensor, half: int = NEIGHBOURS) -> tuple[Tensor, Tensor]:
     """Remove the drift of training: return each value's residual from a local trend, in local standard deviations.
 
     Loss and entropy drift within a pass, so raw signals mainly reflect *when* an image was trained on. The trend is
@@ -46,7 +46,7 @@ def detrend(values: Tensor, half: int = NEIGHBOURS) -> Tensor:
         half: number of neighbours on each side.
 
     Returns:
-        (n,) float32 residuals; NaN where `values` is.
+        (n,) float32 residuals, NaN where `values` is; and (n,) float32, the local standard deviations.
     """
     place = torch.linspace(-1, 1, 2 * half + 1, dtype=torch.float64)
     powers = torch.stack([place**power for power in range(5)], 1)
@@ -61,7 +61,8 @@ def detrend(values: Tensor, half: int = NEIGHBOURS) -> Tensor:
     deviation = (residual.clamp(min=0) / sums[:, 0].clamp(min=1)).sqrt()
     difference = values - level
     difference[difference.abs() <= 1e-6 * level.abs()] = 0  # rounding errors of a constant sequence
-    return (difference / (deviation + 1e-6)).float()
+    deviation = deviation + 1e-6
+    return (difference / deviation).float(), deviation.float()
 
 
 def less_mean(features: Tensor, first: int, count: int, half: int = NEIGHBOURS) -> Tensor:
@@ -86,25 +87,27 @@ class Drift:
         self.waiting: Signals | None = None  # images whose later neighbours are still to come
         self.before: Signals | None = None  # the `NEIGHBOURS` images before those
 
-    def push(self, signals: Signals, last: bool = False) -> tuple[Signals, Tensor]:
+    def push(self, signals: Signals, last: bool = False) -> tuple[Signals, Tensor, Tensor]:
         """Add images and return those whose neighbours are complete, or all remaining ones if `last`.
 
         Returns:
-            The I images with detrended features, and their `SampleSignals.relative` (I, 3).
+            The I images with detrended features, their `SampleSignals.relative` (I, 3), and the standard deviation
+            (I,) of the loss that the first of those is in units of.
         """
         waiting = signals if self.waiting is None else join([self.waiting, signals])
         done = len(waiting) if last else max(0, len(waiting) - NEIGHBOURS)
         if not done:
             self.waiting = waiting
-            return waiting.images(0, 0), torch.zeros(0, 3)
+            return waiting.images(0, 0), torch.zeros(0, 3), torch.zeros(0)
         known = waiting if self.before is None else join([self.before, waiting])
         first = len(known) - len(waiting)
         reach = slice(first + done + NEIGHBOURS)  # all images in the windows of the finished ones
-        columns = [detrend(column[reach])[first:] for column in (known.loss, known.entropy, known.sufficiency)]
+        columns = [detrend(column[reach]) for column in (known.loss, known.entropy, known.sufficiency)]
         features = less_mean(known.features[reach], first, done)
         self.waiting = waiting.images(done, len(waiting))
         self.before = known.images(max(0, first + done - NEIGHBOURS), first + done)
-        return replace(waiting.images(0, done), features=features), torch.stack(columns, 1)[:done]
+        relative = torch.stack([column[first:] for column, _ in columns], 1)[:done]
+        return replace(waiting.images(0, done), features=features), relative, columns[0][1][first:][:done]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the images held back, as tensors."""
@@ -138,13 +141,17 @@ class SampleSums:
         """Reset the sums to zero, for the start of a pass."""
         self.rows.zero_()
 
-    def add(self, signals: Signals, relative: Tensor) -> None:
-        """Add images and their `SampleSignals.relative` (I, 3)."""
+    def add(self, signals: Signals, relative: Tensor, deviation: Tensor) -> None:
+        """Add images, their `SampleSignals.relative` (I, 3), and the deviation (I,) of their losses."""
         known = signals.sufficiency.isfinite()
         ones = torch.ones(len(signals))
         columns = (ones, signals.loss, signals.entropy, relative[:, 0], relative[:, 1])
         enough = (known.float(), signals.sufficiency.where(known, 0), relative[:, 2].where(known, 0))
-        parts = torch.stack([*columns, *enough], 1)[signals.image] * signals.share[:, None]
+        parts = torch.stack([*columns, *enough], 1)[signals.image]
+        more = signals.sample_loss - signals.loss[signals.image]  # than the image as a whole
+        parts[:, 1] += more
+        parts[:, 3] += more / deviation[signals.image]
+        parts *= signals.share[:, None]
         if self.store is not None:
             index, place = torch.unique(signals.index, return_inverse=True)
             share = torch.zeros(len(index)).index_add_(0, place, signals.share)

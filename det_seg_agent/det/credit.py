@@ -1,100 +1,33 @@
-"""Assignment of augmented images to samples: which samples an item shows, and with what share. `det.dataset` uses it.
+"""The host's composites, made to record which samples they show. `det.dataset` uses it.
 
 The host's Mosaic, affine crop, MixUp and CutMix are replaced by subclasses that draw the same random numbers in the
 same order and record where each sample's pixels go: `labels["shown"]`, a list of (index, corners (4, 2), weight).
-A sample's share is the area of its corners inside the image, times its blend weight, normalised. With copy-paste all
-credit goes to the image that is pasted into. A user's own mixing transform is not changed; all its samples get equal
-shares. Without any of these an item shows the image named by its `im_file`.
+With copy-paste all pixels go to the image that is pasted into. A user's own mixing transform is not changed; all its
+samples get equal shares. Without any of these an item shows the image named by its `im_file`.
 
 Written for ultralytics 8.4.190: it relies on `get_params` of these classes, and on keys that Mosaic keeps.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
-from ultralytics.data.augment import BaseMixTransform, Compose, CopyPaste, CutMix, MixUp, Mosaic, RandomPerspective
+from ultralytics.data.augment import (
+    Albumentations,
+    BaseMixTransform,
+    Compose,
+    CopyPaste,
+    CutMix,
+    Format,
+    LetterBox,
+    MixUp,
+    Mosaic,
+    RandomFlip,
+    RandomHSV,
+    RandomPerspective,
+)
 
-Shown = list[tuple[int, np.ndarray, float]]
-
-
-def corners(x1: float, y1: float, x2: float, y2: float) -> np.ndarray:
-    """Return the corners (4, 2) float32 of a box, clockwise."""
-    return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float32)
-
-
-def visible(quad: np.ndarray, box: np.ndarray) -> float:
-    """Return the area in pixels of a convex quadrilateral (4, 2) inside the box with corners `box` (4, 2)."""
-    area = cv2.intersectConvexConvex(quad.astype(np.float32), box.astype(np.float32))[0]
-    return float(area)
-
-
-def shares(shown: Shown, height: int, width: int) -> dict[int, float]:
-    """Return the share of each dataset index in an image of `height` x `width` pixels; shares sum to 1."""
-    frame = corners(0, 0, width, height)
-    areas: dict[int, float] = {}
-    for index, quad, weight in shown:
-        areas[index] = areas.get(index, 0.0) + max(0.0, visible(quad, frame) * weight)
-    areas = {index: area for index, area in areas.items() if area > 1e-4 * height * width}  # ignore slivers
-    total = sum(areas.values())
-    if total <= 0:
-        return {shown[0][0]: 1.0}
-    return {index: area / total for index, area in areas.items()}
-
-
-class Sources:
-    """Finds the sample of a label by its image file, and records the sources of the current item.
-
-    Attributes:
-        files: image file of each sample, at the start of the run.
-        asked: the sample that the loader requested.
-        mixed: samples that a user's own transforms mixed into the item.
-    """
-
-    def __init__(self, files: Sequence[str]):
-        self.files, self.asked = files, 0
-        self.mixed: list[int] = []
-        self._index: dict[str, int] = {}
-
-    def find(self, label: Any, likely: int) -> int | None:
-        """Return the sample of a label or item (`likely` is tried first); None if unknown."""
-        file = label.get("im_file") if isinstance(label, dict) else None
-        if file is None:
-            return None
-        if 0 <= likely < len(self.files) and self.files[likely] == str(file):
-            return likely
-        if not self._index:  # built lazily: only needed if a data set returns other images than requested
-            self._index = {name: index for index, name in enumerate(self.files)}
-        return self._index.get(str(file))
-
-    def note(self, label: dict[str, Any], likely: int | None = None) -> Shown | None:
-        """Return the `shown` list of a label; if it has none, add one with its whole image. None if unknown."""
-        if "shown" not in label:
-            index = self.find(label, self.asked if likely is None else likely)
-            if index is None:
-                return None
-            height, width = label["img"].shape[:2]
-            label["shown"] = [(index, corners(0, 0, width, height), 1.0)]
-        shown: Shown = label["shown"]
-        return shown
-
-    def mix(self, label: Any, likely: int) -> None:
-        """Record that a label is mixed into the item."""
-        index = self.find(label, likely)
-        if index is not None:
-            self.mixed.append(index)
-
-    def credits(self, item: Any) -> list[tuple[int, float]]:
-        """Return (index, share) of the samples that an item shows; shares sum to 1. Empty if unknown."""
-        shown = item.get("shown") if isinstance(item, dict) else None
-        if shown and not self.mixed:
-            height, width = item["img"].shape[-2:]
-            return list(shares(shown, height, width).items())
-        first = self.find(item, self.asked)
-        own = [index for index, _, _ in shown] if shown else [] if first is None else [first]
-        distinct = list(dict.fromkeys([*own, *self.mixed]))
-        return [(index, 1 / len(distinct)) for index in distinct]
+from det_seg_agent.det.sources import Shown, Sources, corners, visible
 
 
 class Credited:
@@ -188,6 +121,16 @@ CREDITED = {
     MixUp: CreditedMixUp,
     CutMix: CreditedCutMix,
 }
+CARRIERS = (Albumentations, Compose, CopyPaste, Format, LetterBox, RandomFlip, RandomHSV, *CREDITED.values())
+
+
+def carries(transforms: Any) -> bool:
+    """Return whether all transforms, after `credit_transforms`, keep an object's class as it is: the host's own do."""
+    if type(transforms) not in CARRIERS:
+        return False
+    inner = transforms.transforms if isinstance(transforms, Compose) else []
+    before = getattr(transforms, "pre_transform", None)
+    return all(carries(each) for each in inner) and (before is None or carries(before))
 
 
 def credit_transforms(transforms: Any, sources: Sources, hosts: tuple[Any, ...], partners: Any, others: Any) -> None:

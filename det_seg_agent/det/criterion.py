@@ -13,7 +13,7 @@ from det_seg_agent.det.losses.registry import split_of
 from det_seg_agent.det.losses.sufficiency import SufficiencyTap
 
 NEAR = 0.01  # relative and absolute difference of loss items that half precision explains
-OURS = ("credit_index", "credit_image", "credit_share", "loss_weight")
+OURS = ("credit_index", "credit_image", "credit_share", "credit_object", "loss_weight")
 
 
 class Sink(Protocol):
@@ -28,6 +28,7 @@ class Sink(Protocol):
         image: Tensor,
         share: Tensor,
         sufficiency: Tensor | None,
+        sample_loss: Tensor | None,
     ) -> None:
         """Take the signals; see `SignalBuffer.add`."""
         ...
@@ -114,7 +115,14 @@ class SignalCriterion:
         entropy = self.split.entropy(preds, batch)
         features = self.split.features(preds) if self.tap is None else self.tap.last
         enough = None if self.sufficiency is None else self.sufficiency.take()
-        self.sink(own["credit_index"], loss, entropy, features, own["credit_image"], own["credit_share"], enough)
+        image, share = own["credit_image"], own["credit_share"]
+        objects = self.split.objects()
+        if objects is None:
+            sample_loss = None
+        else:  # an object's loss is its sample's; the rest, as that of the background, is shared by area
+            rest = total - torch.zeros_like(total).index_add(0, image, objects)
+            sample_loss = (objects / share + rest[image]) * len(total)
+        self.sink(own["credit_index"], loss, entropy, features, image, share, enough, sample_loss)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
         return None

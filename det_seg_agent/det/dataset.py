@@ -11,9 +11,10 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, default_collate, ge
 from ultralytics.data import ClassificationDataset
 from ultralytics.data.base import BaseDataset
 
-from det_seg_agent.det.credit import Sources, credit_transforms
+from det_seg_agent.det.credit import carries, credit_transforms
 from det_seg_agent.det.proxy import Noted, Partners, Proxy
 from det_seg_agent.det.shared_pass import SharedPass
+from det_seg_agent.det.sources import Sources
 from det_seg_agent.errors import ConfigError, StateError
 from det_seg_agent.seeding import derive_seed
 
@@ -30,9 +31,11 @@ MOVED = (
 class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
     """Wraps the host's data set and adds to each item the samples that it shows; otherwise it behaves like the host's.
 
-    Items get `credits`, a list of (dataset index, share), empty if unknown. With `fresh`, each process starts each
-    pass with an empty image buffer and random generators seeded by (seed, pass, worker), so that a pass does not
-    depend on earlier ones, and mixing transforms draw from the selection.
+    Items get `credits`, a list of (dataset index, share), empty if unknown. Where the objects could be followed they
+    also get `object_samples` (n,) int64, the dataset index of each object's image, -1 if unknown.
+
+    With `fresh`, each process starts each pass with an empty image buffer and random generators seeded by (seed, pass,
+    worker), so that a pass does not depend on earlier ones, and mixing transforms draw from the selection.
 
     Args:
         host: the host's data set.
@@ -88,7 +91,7 @@ class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
         # For every item, as callbacks and `close_mosaic` may have changed the transforms.
         hosts, partners = (host, self), self._agent_partners
         credit_transforms(getattr(host, "transforms", None), sources, hosts, partners, self._agent_others)
-        sources.asked, sources.mixed = index, []
+        sources.start(index, type(host).__getitem__ is BaseDataset.__getitem__ and carries(host.transforms))
         try:
             item = host[index]
         except FileNotFoundError as error:  # the host raises this for any file that it cannot decode
@@ -105,7 +108,11 @@ class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
             self._refuse(UNKNOWN)
         if not isinstance(item, dict):
             return item
-        return {**{key: value for key, value in item.items() if key != "shown"}, "credits": credits}
+        own: dict[str, Any] = {"credits": credits}
+        samples = sources.unmark(item)
+        if samples is not None:
+            own["object_samples"] = samples
+        return {**{key: value for key, value in item.items() if key != "shown"}, **own}
 
     def _refuse(self, why: str) -> None:
         if self._agent_current is not None:
@@ -129,11 +136,14 @@ class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
     def collate(self, items: list[Any]) -> Any:
         """Collate as the host does, and add `credit_index`, `credit_image`, `credit_share` (C,) and `loss_weight` (B,).
 
-        `loss_weight` exists only if the selection has weights: an image's weight is the mean over its samples,
-        weighted by share. Nothing is added if the samples of the items are unknown.
+        `credit_object` (N,) is the row in `credit_index` of each object's sample, -1 if unknown; it exists only if the
+        objects could be followed. `loss_weight` exists only if the selection has weights: an image's weight is the mean
+        over its samples, weighted by share. Nothing is added if the samples of the items are unknown.
         """
-        credits = [item.pop("credits") if isinstance(item, dict) else [] for item in items if item is not None]
-        files = [item.get("im_file") if isinstance(item, dict) else None for item in items if item is not None]
+        shown = [item for item in items if item is not None]
+        credits = [item.pop("credits") if isinstance(item, dict) else [] for item in shown]
+        objects = [item.pop("object_samples", None) if isinstance(item, dict) else None for item in shown]
+        files = [item.get("im_file") if isinstance(item, dict) else None for item in shown]
         batch = self._agent_collate(items)
         flat = [(image, index, share) for image, pairs in enumerate(credits) for index, share in pairs]
         if not flat:
@@ -145,6 +155,11 @@ class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
         batch["credit_image"] = torch.tensor([row[0] for row in flat])
         batch["credit_index"] = torch.tensor([row[1] for row in flat])
         batch["credit_share"] = torch.tensor([row[2] for row in flat])
+        followed = [samples.tolist() for samples in objects if samples is not None]
+        if len(followed) == len(objects):
+            rows = {(image, index): row for row, (image, index, _) in enumerate(flat)}
+            owners = [rows.get((image, sample), -1) for image, samples in enumerate(followed) for sample in samples]
+            batch["credit_object"] = torch.tensor(owners, dtype=torch.int64)
         current = self._agent_current
         if current is not None and int(current.meta[2]):
             weight = current.weight[batch["credit_index"]] * batch["credit_share"]

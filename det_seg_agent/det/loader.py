@@ -12,8 +12,6 @@ from det_seg_agent.det.dataset import IndexedDataset
 from det_seg_agent.sampler import SelectionSampler
 from det_seg_agent.selector import Selector
 
-NEVER = 1 << 60  # batches
-
 
 class SelectionLoader(DataLoader[dict[str, Any]]):
     """Yields the batches of the sampler's current selection, without prefetching from an older one.

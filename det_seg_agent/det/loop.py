@@ -1,5 +1,6 @@
 """The part of the trainers that the host's training loop calls; `det.trainer` inherits from it."""
 
+import math
 from typing import Any
 
 from ultralytics.engine.trainer import BaseTrainer
@@ -7,7 +8,7 @@ from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from det_seg_agent.det.dataset import seed_process
-from det_seg_agent.det.loader import NEVER, shown_samples
+from det_seg_agent.det.loader import shown_samples
 from det_seg_agent.det.resume import find_state, restore_training
 from det_seg_agent.ranks import gather_objects
 from det_seg_agent.reporting.report import Report
@@ -26,8 +27,9 @@ class LoopMixin(BaseTrainer):
     selector: Selector | None
     report: Report
     saved: dict[str, Any] | None
+    accumulate: float  # batches that the host waits for before an optimizer step
     _batches = 0  # batches accumulated since the last optimizer step
-    _run_batches = NEVER  # number of batches in the whole run
+    _run_batches: float = math.inf  # number of batches in the whole run
     _full_images = 0  # images that the host's own loader yields per pass, over all ranks
     _in_pass = False
 
@@ -46,7 +48,7 @@ class LoopMixin(BaseTrainer):
         self._in_pass = True
         self._images = 0
         if self.epoch == self.start_epoch:  # also when it restarts with smaller batches
-            self._full_accumulate: int = self.accumulate  # type: ignore[has-type]
+            self._full_accumulate = self.accumulate
         if self.saved is not None:
             self._batches = restore_training(self, self.saved, gradients=True)
             self.saved = None
@@ -84,7 +86,8 @@ class LoopMixin(BaseTrainer):
         """Preprocess as the host does; during a pass also count images, and batches since the last optimizer step.
 
         The host numbers batches by `i + nb * epoch`, which jumps if a pass is shorter than the first. We count the
-        actual batches and set `accumulate` for this one batch, so that the host steps now or does not.
+        actual batches and set `accumulate`, the number that it waits for, to none or infinity for this one batch, so
+        that it steps now or does not.
         """
         assert self.selector is not None
         if not self._in_pass:  # calibration (quantize=8), before there is a criterion
@@ -92,8 +95,8 @@ class LoopMixin(BaseTrainer):
         self._images += len(batch["img"])
         if not self.selector.selects_all:
             self._batches += 1
-            self._nominal: int = self.accumulate
-            self.accumulate = -NEVER if self._batches >= min(self._nominal, self._run_batches) else NEVER
+            self._nominal = self.accumulate
+            self.accumulate = 0 if self._batches >= min(self._nominal, self._run_batches) else math.inf
         batch = super().preprocess_batch(batch)
         unwrap_model(self.model).criterion.carry(batch)
         return batch

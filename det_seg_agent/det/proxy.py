@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from det_seg_agent.det.credit import Sources
 from det_seg_agent.det.shared_pass import SharedPass
+from det_seg_agent.det.sources import Sources
 
 FEW = 4  # with fewer images in the buffer, Mosaic would mix an image with itself
 

@@ -1,5 +1,6 @@
 """The mixin that makes Ultralytics trainers train on selections, and the detection trainer. `det.trainers` has all."""
 
+import math
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from det_seg_agent.det.criterion import SignalCriterion
 from det_seg_agent.det.dataset import IndexedDataset, image_files
 from det_seg_agent.det.heads import check_head
 from det_seg_agent.det.loader import (
-    NEVER,
     SelectionLoader,
     batches_of_a_run,
     host_loader,
@@ -137,7 +137,7 @@ class AgentTrainerMixin(LoopMixin):
         sampler.set_selection(torch.arange(len(self.selector)))
         self._full_images = images_of_a_pass(stock) * world_size
         # With `time` the host does not cap `accumulate` by the number of batches either.
-        self._run_batches = NEVER if self.args.time else batches_of_a_run(self.selector, stock.batch_size)
+        self._run_batches = math.inf if self.args.time else batches_of_a_run(self.selector, stock.batch_size)
         return host_loader(stock, dataset) if selects_all else SelectionLoader(dataset, sampler, stock)
 
     # The loop -------------------------------------------------------------------------------------------------------

@@ -92,11 +92,12 @@ def test_drift_is_taken_out_and_differences_stay() -> None:
     time = torch.linspace(0, 1, 2000)
     falling = 5 * torch.exp(-5 * time) * (1 + 0.1 * kind + 0.02 * torch.randn(2000, generator=g))
     assert correlation(falling, time) < -0.9
-    relative = detrend(falling)
+    relative, deviation = detrend(falling)
+    assert bool((deviation > 0).all())
     assert abs(correlation(relative, time)) < 0.05 and correlation(relative, kind) > 0.8
     ends = torch.cat([relative[:NEIGHBOURS], relative[-NEIGHBOURS:]])
     assert correlation(ends, torch.cat([kind[:NEIGHBOURS], kind[-NEIGHBOURS:]])) > 0.8, "the ends as well"
-    assert not detrend(torch.full((40,), 0.3)).any() and not detrend(torch.ones(1)).any()
+    assert not detrend(torch.full((40,), 0.3))[0].any() and not detrend(torch.ones(1))[0].any()
 
 
 @pytest.mark.parametrize("pieces", [[1] * 150, [7, 80, 0, 63], [150]])
@@ -116,9 +117,9 @@ def test_a_stream_is_detrended_alike_however_it_is_cut(pieces: list[int]) -> Non
             image, share = torch.arange(size).repeat_interleave(2), torch.full((2 * size,), 0.5)
             features = torch.zeros(size, 2)
             buffer.add(loss[rows], entropy[rows], features, index, image, share, enough[rows])
-        signals, found = drift.push(buffer.drain(), last=start == 150 and size == 0)
+        signals, found, _ = drift.push(buffer.drain(), last=start == 150 and size == 0)
         done.append(signals.index)
         relative.append(found)
     assert torch.cat(done).tolist() == [i for i in range(150) for _ in range(2)]
-    expected = torch.stack([detrend(column) for column in (loss, entropy, enough)], 1)
+    expected = torch.stack([detrend(column)[0] for column in (loss, entropy, enough)], 1)
     assert torch.allclose(torch.cat(relative), expected, atol=1e-5, equal_nan=True)

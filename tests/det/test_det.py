@@ -73,7 +73,7 @@ def test_signals_sum_to_the_stock_loss_and_leave_gradients_alone(
     (loss_a, items_a, grads_a), (loss_b, items_b, grads_b) = results
     assert torch.equal(loss_a, loss_b) and list(items_a) == list(items_b)
     assert len(grads_a) == len(grads_b) and all(torch.equal(a, b) for a, b in zip(grads_a, grads_b, strict=True))
-    index, loss, entropy, features, _, _, _ = got[0]
+    index, loss, entropy, features, *_ = got[0]
     assert index.tolist() == [10, 11, 12, 13]
     total = torch.stack(list(items_b.values())).sum()
     assert loss.mean().item() == pytest.approx(total.item(), rel=1e-4)

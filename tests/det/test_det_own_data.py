@@ -152,8 +152,9 @@ def test_items_are_those_of_the_users_class(cls: type, fresh: bool, data_yaml: s
         seed_process(1, 0, 0, 0)
         items.append([dataset[i] for i in (5, 6, 5)])
     for stock, ours in zip(*items, strict=True):
-        assert stock.keys() - {"shown"} == ours.keys() - {"credits"}
+        assert stock.keys() - {"shown"} == ours.keys() - {"credits", "object_samples"}
         assert torch.equal(stock["img"], ours["img"]) and torch.equal(stock["bboxes"], ours["bboxes"])
+        assert torch.equal(stock["cls"], ours["cls"])
         credits = dict(ours["credits"])
         assert sum(credits.values()) == pytest.approx(1)
         if fresh:  # a crop of a mosaic may leave out the image that its file names

@@ -30,7 +30,8 @@ Every setting, with its type, default and range, as the code has them.
   `--cfg-options agent.ratio=0.5 agent.options.floor=0.3`.
 - A plain loop: `Selector(..., ratio=0.5, options={"floor": 0.3})`.
 
-[strategies.md](strategies.md) says what each strategy does, [settings.md](settings.md) how to choose.
+[strategies.md](strategies.md) says what each strategy does, [settings.md](settings.md) how to
+choose.
 """
 
 

@@ -45,6 +45,10 @@ class Split:
         """
         return self.parts().sum(1)
 
+    def objects(self) -> Tensor | None:
+        """Return (C,) float32: what the objects of each credit add to `total` of its image; None if unknown."""
+        return None
+
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
         """Return the entropy (B,) float32 in [0, 1] of the predictions `preds`."""
         raise NotImplementedError
@@ -61,33 +65,75 @@ class BatchState:
         images: B.
         weights: (B,) float32, loss weights of the images, or None.
         foreground: (B, A) bool, the assigned anchors.
-        rows: (N,) int64, image of each assigned anchor, in the order of `foreground`.
+        at: (N,) int64 twice, image and place of each assigned anchor, in the order of `foreground`.
         normaliser: `target_scores_sum`, by which the host divides.
         parts: maps a loss item to (B,) float32, each image's part of it, unweighted and without the host's gain.
+        owner: (B, A) int64, row of the credit that the object of each anchor belongs to; C if there is none. None if
+            the batch does not tell.
+        own: maps a loss item to (C,) float32, the part of each credit's objects; as `parts`.
     """
 
     weights: Tensor | None
     foreground: Tensor
-    rows: Tensor
+    at: tuple[Tensor, ...]
     normaliser: Any
+    owner: Tensor | None
+    credits: int
 
-    def begin(self, images: int, weights: Tensor | None) -> None:
-        """Reset for a batch of `images` images with loss weights (B,) or None."""
-        self.images, self.weights, self.normaliser = images, weights, 1
+    def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
+        """Reset for a batch of B images with loss weights (B,) or None."""
+        self.images, self.weights, self.normaliser = len(batch["img"]), weights, 1
         self.parts: dict[str, Tensor] = {}
+        self.own: dict[str, Tensor] = {}
+        self.owner, self.table = None, None
+        if "credit_object" in batch:
+            self.credits, self.table = len(batch["credit_index"]), credit_table(batch)
 
-    def take(self, name: str, values: Tensor, rows: Tensor, divisor: Any) -> Tensor:
-        """Record the parts of item `name`, and return the values (N, ...), weighted if images are weighted."""
+    def assigned(self, module: nn.Module, args: Any, output: tuple[Tensor, ...]) -> None:
+        """Forward hook of `TaskAlignedAssigner`: find the owners of the anchors."""
+        *_, foreground, place = output
+        if self.table is not None and self.table.shape[1]:
+            self.owner = self.table.gather(1, place.long()).masked_fill(~foreground.bool(), self.credits)
+
+    def take(self, name: str, values: Tensor, divisor: Any, place: Tensor | None = None) -> Tensor:
+        """Record the parts of item `name`, and return the values (N, ...), weighted if images are weighted.
+
+        `place` (N,) int64 is the assigned anchor of each value, counted as in `at`; None if they are in that order.
+        """
         own = values.detach().float()
         own = own.flatten(1).sum(1) if own.dim() > 1 else own
+        at = self.at if place is None else tuple(axis[place] for axis in self.at)
+        rows = at[0]
         self.parts[name] = own.new_zeros(self.images).index_add(0, rows, own) / divisor
+        if self.owner is not None:
+            self.give(name, own, self.owner[at], divisor)
         if self.weights is None:
             return values
         return values * self.weights[rows].view(-1, *[1] * (values.dim() - 1))
 
+    def give(self, name: str, values: Tensor, owner: Tensor, divisor: Any) -> None:
+        """Record the values (N,) float32 of item `name` for the credits `owner` (N,)."""
+        self.own[name] = values.new_zeros(self.credits + 1).index_add(0, owner, values)[:-1] / divisor
+
     def in_order(self) -> Tensor:
         """Return (B,) int64: the images with assigned anchors in ascending order, then the others."""
         return self.foreground.any(1).int().argsort(descending=True, stable=True)
+
+
+def credit_table(batch: dict[str, Any]) -> Tensor:
+    """Return (B, N) int64: the credit of the j-th object of each image, C if unknown, as the host pads its targets.
+
+    N is the number of objects in the batch, which is known without waiting for the device.
+    """
+    image, credit = batch["batch_idx"].long(), batch["credit_object"]
+    images, count = len(batch["img"]), len(image)
+    offset = torch.zeros(images + 1, dtype=torch.int64, device=image.device)
+    offset.index_add_(0, image + 1, torch.ones_like(image))
+    place = torch.arange(count, device=image.device) - offset.cumsum(0)[image]
+    none = len(batch["credit_index"])
+    table = torch.full((images, count), none, device=image.device)
+    table[image, place] = credit.masked_fill(credit < 0, none)
+    return table
 
 
 def binary_entropy(logit: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ class Dense(Split):
         super().__init__(stock)
         self.scored = stock
         self.state = state = BatchState()
+        stock.assigner.register_forward_hook(state.assigned)
         self.bce = stock.bce = ImageBce(state)
         box = ImageRotatedBboxLoss if isinstance(stock, v8OBBLoss) else ImageBboxLoss
         stock.bbox_loss = box(stock.reg_max, state).to(stock.device)
@@ -59,24 +60,32 @@ class Dense(Split):
 
     def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
         """See `Split`."""
-        self.state.begin(len(batch["img"]), weights)
+        self.state.begin(batch, weights)
         self.bce.class_weights = self.stock.class_weights
         if self.masks is not None:
             self.masks.values = []
 
     def parts(self) -> Tensor:
         """See `Split`."""
-        state, hyp = self.state, self.stock.hyp
         if self.masks is not None:
             self.masks.drain()
-        none = torch.zeros_like(self.bce.cls)
-        columns = []
+        return self._items(self.state.parts, self.bce.cls)
+
+    def objects(self) -> Tensor | None:
+        """See `Split`; masks are not among them."""
+        own = self.state.own
+        return self._items(own, own["class"]).sum(1) if "class" in own else None
+
+    def _items(self, parts: dict[str, Tensor], cls: Tensor) -> Tensor:
+        """Return the loss items (n, K) in the host's order, with its gains."""
+        state, hyp = self.state, self.stock.hyp
+        none, columns = torch.zeros_like(cls), []
         for name in self.stock.loss_names:
             if name == "cls_loss":
-                columns.append(self.bce.cls / state.normaliser * hyp.cls)
+                columns.append(cls / state.normaliser * hyp.cls)
             else:
                 part, gain = ITEMS[name]
-                columns.append(state.parts.get(part, none) * getattr(hyp, gain))
+                columns.append(parts.get(part, none) * getattr(hyp, gain))
         return torch.stack(columns, 1)
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
@@ -107,7 +116,10 @@ class ImageBce(nn.BCEWithLogitsLoss):
         out: Tensor = super().forward(input, target)
         # Now, as the host goes on to multiply by its class weights in place.
         scores = out.detach().float()
-        self.cls = (scores if self.class_weights is None else scores * self.class_weights).sum((1, 2))
+        anchors = (scores if self.class_weights is None else scores * self.class_weights).sum(2)
+        self.cls = anchors.sum(1)
+        if self.state.owner is not None:
+            self.state.give("class", anchors.flatten(), self.state.owner.flatten(), 1)
         self.state.foreground = torch.zeros_like(target[..., 0], dtype=torch.bool)  # until there are boxes
         return out if self.state.weights is None else out * self.state.weights.view(-1, 1, 1)
 
@@ -141,7 +153,7 @@ class ImageBboxLoss(BboxLoss):
     ) -> tuple[Tensor, Tensor]:
         """Return the box loss and the DFL or L1 loss, both scalars."""
         state, at = self.state, fg_mask.nonzero(as_tuple=True)
-        state.foreground, state.rows, state.normaliser = fg_mask, at[0], target_scores_sum
+        state.foreground, state.at, state.normaliser = fg_mask, at, target_scores_sum
         score = target_scores[at].sum(-1, keepdim=True)
         box = (1.0 - self.overlap(pred_bboxes[at], target_bboxes[at])) * score
         if self.dfl_loss:
@@ -153,8 +165,8 @@ class ImageBboxLoss(BboxLoss):
             target = self.distances(anchor_points, target_bboxes, None) * stride / size
             pred = (pred_dist * stride)[at] / size
             distance = F.l1_loss(pred, target[at], reduction="none").mean(-1, keepdim=True) * score
-        box = state.take("box", box, at[0], target_scores_sum)
-        distance = state.take("distance", distance, at[0], target_scores_sum)
+        box = state.take("box", box, target_scores_sum)
+        distance = state.take("distance", distance, target_scores_sum)
         return box.sum() / target_scores_sum, distance.sum() / target_scores_sum
 
 
@@ -187,4 +199,4 @@ class ImageAngles:
         delta = pred[:, 4] - target[:, 4]
         wrapped = delta - torch.round(delta / math.pi) * math.pi
         angle = torch.exp(-(log_ratio**2) / (lambda_val**2)) * torch.sin(2 * wrapped) ** 2 * weight
-        return self.state.take("angle", angle, self.state.rows, normaliser).sum() / normaliser
+        return self.state.take("angle", angle, normaliser).sum() / normaliser

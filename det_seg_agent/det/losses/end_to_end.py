@@ -31,6 +31,11 @@ class EndToEnd(Split):
         """See `Split`; of both branches."""
         return self.many.total() * self.stock.o2m + self.one.total() * self.stock.o2o
 
+    def objects(self) -> Tensor | None:
+        """See `Split`; of both branches."""
+        many, one = self.many.objects(), self.one.objects()
+        return None if many is None or one is None else many * self.stock.o2m + one * self.stock.o2o
+
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
         """See `Split`; of the one-to-one branch, which predicts."""
         return self.one.entropy(self.stock.one2many.parse_output(preds)["one2one"], batch)

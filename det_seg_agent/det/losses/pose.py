@@ -24,7 +24,7 @@ class ImageKeypoints(KeypointLoss):
         factor = kpt_mask.shape[1] / (torch.sum(kpt_mask != 0, dim=1) + 1e-9)
         e = d / ((2 * self.sigmas).pow(2) * (area + 1e-9) * 2)
         loss = factor.view(-1, 1) * ((1 - torch.exp(-e)) * kpt_mask)
-        return self.state.take("keypoints", loss, self.state.rows, loss.numel()).mean()
+        return self.state.take("keypoints", loss, loss.numel()).mean()
 
 
 class ImageVisibility(nn.BCEWithLogitsLoss):
@@ -37,7 +37,7 @@ class ImageVisibility(nn.BCEWithLogitsLoss):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss, a scalar."""
         loss = F.binary_cross_entropy_with_logits(input, target, reduction="none")
-        loss = self.state.take("visibility", loss, self.state.rows, loss.numel())
+        loss = self.state.take("visibility", loss, loss.numel())
         # The mean of the plain losses rounds otherwise in its gradient.
         return super().forward(input, target) if self.state.weights is None else loss.mean()
 
@@ -65,7 +65,9 @@ class ImageRle(RLELoss):
         loss = (loss + (torch.log(sigma * 2) + torch.abs(error))) * target_weight.unsqueeze(1) / len(loss)
         visible = self.visible.flatten()
         at = visible.int().argsort(descending=True, stable=True)[: len(loss)]  # `nonzero` would wait for the device
-        total = self.state.take("rle", loss, self.state.rows[at // self.visible.shape[1]], 1).sum()
-        parts = torch.where(total.detach() > 0, self.state.parts["rle"], 0.0)
-        self.state.parts["rle"] = torch.where(visible.sum() == len(loss), parts, math.nan)
+        total = self.state.take("rle", loss, 1, at // self.visible.shape[1]).sum()
+        for parts in (self.state.parts, self.state.own):
+            if "rle" in parts:
+                kept = torch.where(total.detach() > 0, parts["rle"], 0.0)
+                parts["rle"] = torch.where(visible.sum() == len(loss), kept, math.nan)
         return total
