@@ -3,15 +3,13 @@
 pycocotools matches; what is kept is enough to compute AP of any sample of the test images, see `average_precision`.
 """
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from det_seg_agent.det.coco_metrics import MOST_DETECTIONS, most_objects
+from det_seg_agent.det.coco_metrics import evaluation
 from det_seg_agent.det.truth import Truth
 
 RECALLS = np.linspace(0.0, 1.0, 101)  # COCO's
@@ -35,7 +33,7 @@ def matched(kept: Mapping[str, Sequence[Mapping[str, Any]]], truth: Truth, max_d
         "ignored", whose bit t is set at the t-th IoU threshold. Detections below the last match of their class are
         left out, because they cannot change AP.
     """
-    judge = _evaluate(kept, truth, max_det)
+    judge = evaluation(truth.content, truth.results(kept), truth.ids.values(), "bbox", max_det)
     images, classes, areas = len(judge.params.imgIds), judge.params.catIds, len(judge.params.areaRng)
     limit = judge.params.maxDets[-1]
     names = {c["id"]: str(c["name"]) for c in truth.content["categories"]}
@@ -65,36 +63,6 @@ def matched(kept: Mapping[str, Sequence[Mapping[str, Any]]], truth: Truth, max_d
     kinds = {"image": np.int32, "score": np.float32, "matched": np.uint16, "ignored": np.uint16}
     arrays |= {name: arrays[name].astype(kind) for name, kind in kinds.items()}
     return {"names": np.array([names[c] for c in classes]), "objects": objects, **arrays}
-
-
-def _evaluate(kept: Mapping[str, Sequence[Mapping[str, Any]]], truth: Truth, max_det: int) -> Any:
-    """Return a pycocotools evaluation of boxes with the limits of `coco_metrics`."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    ids = sorted(truth.ids.values())
-    annotations = [
-        {"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a, "id": i}
-        for i, a in enumerate(truth.content["annotations"], 1)
-    ]
-    rows = [
-        {"image_id": truth.ids[file], "category_id": truth.category[row["class"]], "score": row["score"],
-         "bbox": row["bbox"]}
-        for file, found in kept.items() for row in found if row["class"] in truth.category
-    ]  # fmt: skip
-    limits = [1, 10, MOST_DETECTIONS]
-    if max_det > MOST_DETECTIONS and most_objects(annotations, ids) > MOST_DETECTIONS:
-        limits.append(max_det)
-    with contextlib.redirect_stdout(io.StringIO()):
-        ground, none = COCO(), COCO()
-        ground.dataset = {"info": {}, **truth.content, "annotations": annotations}
-        none.dataset = {**ground.dataset, "annotations": []}
-        ground.createIndex()
-        none.createIndex()
-        judge = COCOeval(ground, ground.loadRes(rows) if rows else none, "bbox")
-        judge.params.imgIds, judge.params.maxDets = ids, limits
-        judge.evaluate()
-    return judge
 
 
 def average_precision(arrays: Mapping[str, NDArray[Any]], counts: NDArray[Any]) -> NDArray[np.float64]:
