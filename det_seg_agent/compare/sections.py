@@ -42,8 +42,8 @@ DIFFERENCES = f"""<p class='note'>Differences are within a seed and a ratio, and
 share of images to {100 * AGREE:.0f} % of full training. In square brackets the 95 % BCa bootstrap interval of the
 mean over seeds, for three seeds and more; it is too narrow for few seeds: of normal values it held the mean in 72 %
 of cases with three, 85 % with five and 92 % with ten. In round brackets the value of each seed. Holm p: exact
-two-sided sign flips over seeds, adjusted for the {{family}} tests of the family; with n seeds the unadjusted p is at
-least 2 / 2<sup>n</sup>, so that fewer than six cannot reach 0.05.{{margin}}</p>"""
+two-sided sign flips over seeds, adjusted for the tests of the family, {{family}} in all; with n seeds the unadjusted p
+is at least 2 / 2<sup>n</sup>, so that fewer than six cannot reach 0.05.{{margin}}</p>"""
 
 MARGIN = """ Within ±{margin:g}: whether both this interval and Student's lie inside the margin; "no" is not a
 difference, only no proof of equality."""
