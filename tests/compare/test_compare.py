@@ -111,14 +111,14 @@ def test_the_shorter_schedule_has_whole_epochs_on_both_sides_of_the_budget(
 
 
 def test_a_rule_with_its_own_budget_runs_once_a_seed(tmp_path: Path) -> None:
-    rule = {"strategy": "compare_runs:Rule", "options": {"native": True}}
-    strategies = [rule, "compare_runs:Rule", "loss"]
+    rule = {"strategy": "compare_strategies:Rule", "options": {"native": True}}
+    strategies = [rule, "compare_strategies:Rule", "loss"]
     content = {"agent": {"schedule": "oscillating", "low": 0.2}, "ratios": {0.3: [0, 1], 0.5: [0]}}
     _, cells = read(write(tmp_path / "c.yaml", strategies=strategies, **content))
     native = [cell for cell in cells if cell.role == "native"]
-    assert [(cell.label, cell.seed) for cell in native] == [("compare_runs:Rule, native", s) for s in (0, 1)]
+    assert [(cell.label, cell.seed) for cell in native] == [("compare_strategies:Rule, native", s) for s in (0, 1)]
     assert len({cell.key for cell in cells}) == len(cells) and "ratio" not in native[0].agent
-    fixed = [(cell.ratio, cell.seed) for cell in cells if cell.label == "compare_runs:Rule, fixed budget"]
+    fixed = [(cell.ratio, cell.seed) for cell in cells if cell.label == "compare_strategies:Rule, fixed budget"]
     assert fixed == [(0.3, 0), (0.5, 0), (0.3, 1)]
     with pytest.raises(ConfigError, match="native: .* Only detection can have it"):
         read(write_segmentation(tmp_path / "s.yaml", strategies=[rule]))
@@ -212,7 +212,7 @@ def test_the_shorter_schedule_is_interpolated_at_the_budget(tmp_path: Path) -> N
 
 
 def test_a_rule_with_its_own_budget_is_compared_where_budgets_agree(tmp_path: Path) -> None:
-    rule = {"label": "loss", "strategy": "compare_runs:Rule", "options": {"native": True}}
+    rule = {"label": "loss", "strategy": "compare_strategies:Rule", "options": {"native": True}}
     _, cells = read(write(tmp_path / "c.yaml", strategies=[rule], ratios={0.5: [0, 1]}))
     images = {"full": 100, "selection": 75, "native": 74}
     done = [(c, result_of(c, QUALITIES[c.label][c.seed], images.get(c.role, 50 * (c.epochs or 0)))) for c in cells]

@@ -85,7 +85,7 @@ def test_tests_that_are_not_finished_count(tmp_path: Path) -> None:
 
 
 def test_a_rule_with_its_own_budget_is_tested_against_the_shorter_schedule_alone(tmp_path: Path) -> None:
-    rule = {"label": "rule", "strategy": "compare_runs:Rule", "options": {"native": True}}
+    rule = {"label": "rule", "strategy": "compare_strategies:Rule", "options": {"native": True}}
     _, cells = read(write(tmp_path / "c.yaml", strategies=[rule, "loss"]))
     assert Report().tests("detection", cells) == [("loss 0.5", RANDOM)]
     assert Report(against=[SHORT], family=["rule"]).tests("detection", cells) == [("rule", SHORT)]
