@@ -50,7 +50,7 @@ class Segmentation:
         if self.cell.role != "selection":
             options["agent.strategy"] = "full"
         options |= {"randomness.seed": self.cell.seed, "experiment_name": self.cell.folder}
-        options["visualizer.name"] = self.cell.folder  # must be unique in the host
+        options["visualizer.name"] = str(self.folder)  # must be unique in a process
         words = argparse.Namespace(
             config=self.cell.config, cfg_options=options, work_dir=str(self.folder / "run"), launcher="none",
             amp=False, resume=resume,
