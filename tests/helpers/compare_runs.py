@@ -24,8 +24,6 @@ class Here(Processes):
 
     def run(self, step: str, cell: Cell, place: Path, *_: Any, **__: Any) -> Outcome:
         """Run a step in an empty folder."""
-        if cell.task == "segmentation":
-            time.sleep(1)  # mmengine names a run's visualizer by the second
         clear(place)
         (place / "cell.json").write_text(json.dumps(asdict(cell)))
         began = time.perf_counter(), time.process_time()
