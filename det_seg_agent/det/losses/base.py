@@ -71,6 +71,7 @@ class BatchState:
         owner: (B, A) int64, row of the credit that the object of each anchor belongs to; C if there is none. None if
             the batch does not tell.
         own: maps a loss item to (C,) float32, the part of each credit's objects; as `parts`.
+        anchors: (B, A) float32, class loss of each anchor.
     """
 
     weights: Tensor | None
@@ -79,6 +80,7 @@ class BatchState:
     normaliser: Any
     owner: Tensor | None
     credits: int
+    anchors: Tensor
 
     def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
         """Reset for a batch of B images with loss weights (B,) or None."""
