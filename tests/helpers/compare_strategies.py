@@ -14,7 +14,7 @@ WAITS = "COMPARE_WAITS"  # environment variable: a file that says that the strat
 
 
 class Patient(TopLoss):
-    """Is top loss, but waits half way to be stopped, if told to."""
+    """Is top loss; with `WAITS` in the environment it waits half way through the run until its process is stopped."""
 
     def select(self, request: Any) -> Any:
         """Return the samples with the largest loss."""
