@@ -106,7 +106,8 @@ class Classes:
         self.shares: ClassShares | None = None
         self.level = torch.full((len(self.names),), float("nan"))
         self.passes: dict[int, Tensor] = {}
-        self._counts: Tensor | None = None
+        self._here: Tensor | None = None  # counts of this process, on its device
+        self._all: Tensor | None = None  # counts of all processes, on rank 0
 
     def __len__(self) -> int:
         return len(self.names)
@@ -124,33 +125,32 @@ class Classes:
         return self.shares
 
     def add(self, counts: Tensor) -> None:
-        """Add a mini-batch's counts (3, classes): right, predicted and labelled; no synchronisation."""
-        counts = counts.detach().double() if counts.device.type == "cpu" else counts.detach()
-        self._counts = counts.clone() if self._counts is None else self._counts.add_(counts)
+        """Add a mini-batch's whole numbers (3, classes): right, predicted and labelled; no synchronisation."""
+        counts = counts.detach().long()
+        self._here = counts if self._here is None else self._here + counts
 
     def clear(self) -> None:
         """Discard the counts of the current pass."""
-        self._counts = None
+        self._here = self._all = None
 
     def collect(self) -> None:
         """Add up the counts of all ranks on rank 0. This is a collective."""
-        mine = None if self._counts is None else self._counts.double().cpu()
-        parts = [part for part in gather_objects(mine) if part is not None]
-        self._counts = sum(parts[1:], parts[0]) if parts and world()[0] == 0 else None
+        here, self._here = self._here, None
+        parts = [part for part in (self._all, *gather_objects(None if here is None else here.cpu())) if part is not None]
+        self._all = sum(parts[1:], parts[0]) if parts and world()[0] == 0 else None
 
     def end_pass(self, pass_index: int) -> None:
-        """Compute the levels from the counts of the pass."""
-        if self._counts is None:
+        """Compute the levels from the counts of the pass, which `collect` has gathered."""
+        if self._all is None:
             return
-        right, predicted, labelled = self._counts.double().cpu()
+        right, predicted, labelled = self._all.double()
         level = right / (predicted + labelled - right)
         self.level = torch.where(labelled > 0, level, float("nan")).float()
         self.passes[pass_index] = self.level
 
     def state_dict(self) -> dict[str, Any]:
-        """Return names, levels, and the counts of the current pass; the shares are read again."""
-        counts = None if self._counts is None else self._counts.double().cpu()
-        return {"names": list(self.names), "level": self.level, "passes": self.passes, "counts": counts}
+        """Return names, levels, and the gathered counts of the current pass; the shares are read again."""
+        return {"names": list(self.names), "level": self.level, "passes": self.passes, "counts": self._all}
 
     def load_state_dict(self, state: dict[str, Any], first: bool) -> None:
         """Restore the state that `state_dict` returned; `first` tells rank 0, which holds what all had counted.
@@ -164,4 +164,4 @@ class Classes:
                 f"{', '.join(self.names[:8])}... Resume with the same classes, or start a new run."
             )
         self.level, self.passes = state["level"].clone(), dict(state["passes"])
-        self._counts = state["counts"].clone() if first and state["counts"] is not None else None
+        self._here, self._all = None, state["counts"] if first else None

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from cuda_runs import needs_cuda, synchronizations
 from mmengine.config import Config
 from mmseg.registry import MODELS
 from seg_runs import CONFIG
@@ -148,20 +149,20 @@ def test_weights_are_moved_once_a_step_and_not_in_the_forward() -> None:
     assert not waits.found
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: torch tells of waits on one alone")
+@needs_cuda
 def test_on_a_device_nothing_of_ours_waits() -> None:
     """The host's own accuracy figure waits, so that ours is run without it."""
     model = light_model().cuda()
     tap = SignalTap(model, weighted=True)
     logits, labels = (part.cuda() for part in batch_of(2, 5, 16, torch.float16))
     image_signals(logits, labels, 255)
-    torch.cuda.synchronize()
-    try:
-        torch.cuda.set_sync_debug_mode("error")
+    signals: list[torch.Tensor] = []
+
+    def ours() -> None:
         tap.weights = torch.tensor([2.0, 0.5])
         for head in (model.decode_head, model.auxiliary_head):
             head.loss_decode(logits, labels[:, ::8, ::8].contiguous(), ignore_index=255)
-        signals = [*image_signals(logits, labels, 255), pooled([logits], 0)]
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert all(signal.isfinite().all() for signal in signals)
+        signals.extend([*image_signals(logits, labels, 255), pooled([logits], 0)])
+
+    assert synchronizations(ours) == 0
+    assert len(signals) == 4 and all(signal.isfinite().all() for signal in signals)

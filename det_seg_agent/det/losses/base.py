@@ -80,6 +80,7 @@ class BatchState:
         labels, place: (B, A) int64, class and place among the objects of its image of each assigned anchor's object.
         objects: largest number of objects of an image.
         own: maps a loss item to (C,) float32, the part of each credit's objects; as `parts`.
+        anchors: (B, A) float32, class loss of each anchor.
     """
 
     weights: Tensor | None
@@ -91,6 +92,7 @@ class BatchState:
     labels: Tensor
     place: Tensor
     objects: int
+    anchors: Tensor
 
     def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
         """Reset for a batch of B images with loss weights (B,) or None."""

@@ -73,15 +73,8 @@ class Dense(Split):
 
     def objects(self) -> Tensor | None:
         """See `Split`; masks are not among them."""
-        state = self.state
-        if state.owner is None:
-            return None
-        none = self.bce.cls.new_zeros(state.credits + 1)
-        if state.at is None:
-            return none[:-1]
-        # Of the assigned anchors alone: deterministic sums over all are slow on CUDA.
-        own = none.index_add(0, state.owner[state.at], self.bce.anchors[state.at])[:-1]
-        return self._items(state.own, own).sum(1)
+        own = self.state.own
+        return self._items(own, own["class"]).sum(1) if "class" in own else None
 
     def _items(self, parts: dict[str, Tensor], cls: Tensor) -> Tensor:
         """Return the loss items (n, K) in the host's order, with its gains."""
@@ -113,12 +106,10 @@ class ImageBce(nn.BCEWithLogitsLoss):
 
     Attributes:
         cls: (B,) float32, sum for each image, with class weights but without image weights.
-        anchors: (B, A) float32, of which it is the sum.
     """
 
     class_weights: Tensor | None = None
     cls: Tensor
-    anchors: Tensor
 
     def __init__(self, state: BatchState):
         super().__init__(reduction="none")
@@ -129,10 +120,13 @@ class ImageBce(nn.BCEWithLogitsLoss):
         out: Tensor = super().forward(input, target)
         # Now, as the host goes on to multiply by its class weights in place.
         scores = out.detach().float()
-        anchors = (scores if self.class_weights is None else scores * self.class_weights).sum(2)
-        self.anchors, self.cls = anchors, anchors.sum(1)
-        self.state.foreground = torch.zeros_like(target[..., 0], dtype=torch.bool)  # until there are boxes
-        return out if self.state.weights is None else out * self.state.weights.view(-1, 1, 1)
+        state = self.state
+        state.anchors = (scores if self.class_weights is None else scores * self.class_weights).sum(2)
+        self.cls = state.anchors.sum(1)
+        if state.owner is not None:
+            state.own["class"] = self.cls.new_zeros(state.credits)  # until there are boxes
+        state.foreground = torch.zeros_like(target[..., 0], dtype=torch.bool)  # until there are boxes
+        return out if state.weights is None else out * state.weights.view(-1, 1, 1)
 
 
 class ImageBboxLoss(BboxLoss):
@@ -165,6 +159,9 @@ class ImageBboxLoss(BboxLoss):
         """Return the box loss and the DFL or L1 loss, both scalars."""
         state, at = self.state, fg_mask.nonzero(as_tuple=True)
         state.foreground, state.at, state.normaliser = fg_mask, at, target_scores_sum
+        if state.owner is not None:
+            # Of the assigned anchors alone, as deterministic sums over all of a batch are slow on CUDA.
+            state.give("class", state.anchors[at], state.owner[at], 1)
         score = target_scores[at].sum(-1, keepdim=True)
         box = (1.0 - self.overlap(pred_bboxes[at], target_bboxes[at])) * score
         if self.dfl_loss:

@@ -16,7 +16,7 @@ from det_seg_agent.det.losses.base import Split, entropy_of
 
 
 def moved(index: Tensor, device: torch.device) -> Tensor:
-    """Return the matcher's index (n,), which is on the CPU, on `device`; pinned, as other copies wait for it."""
+    """Return an index (n,) of the matcher, which is on the CPU, on `device`; pinned, as other copies wait."""
     return (index.pin_memory() if device.type == "cuda" else index).to(device, non_blocking=True)
 
 
@@ -109,8 +109,8 @@ class QueryTerms:
     def matched(self, queries: int) -> Tensor:
         """Return (B, queries) bool: the queries of the last decoder layer that were matched to a box."""
         mask = torch.zeros(self.images, queries, dtype=torch.bool, device=self.total.device)
-        # A fill on the device, as assigning a Python value would wait for its copy.
         at = tuple(moved(axis, mask.device) for axis in self.first)
+        # A value on the device, as a Python value would be copied to it.
         return mask.index_put_(at, torch.ones((), dtype=torch.bool, device=mask.device))
 
 
