@@ -119,8 +119,11 @@ def test_a_step_waits_for_the_device_as_often_as_the_stock_one(weighted: bool) -
                 tap.weights = torch.tensor([0.5, 2.0, 1.0, 0.7])
             model.train_step(batch, optim)
             if tap is not None:
-                loss, entropy, features, enough = tap.signals
-                to.observe(torch.arange(4), loss, entropy, features, sufficiency=enough)
+                found, features = tap.signals
+                given = {"agreement": found.agreement, "class_counts": found.counts}
+                to.observe(
+                    torch.arange(4), found.loss, found.entropy, features, sufficiency=found.sufficiency, **given
+                )
 
         step()
         step()
@@ -135,8 +138,9 @@ def test_signals_are_handed_over_while_the_device_is_busy() -> None:
     selector.begin_pass(0)
 
     def hand_over() -> None:
-        loss, entropy, enough = image_signals(logits, labels, 255)
-        selector.observe(torch.arange(4), loss, entropy, pooled([logits], 0), sufficiency=enough)
+        found = image_signals(logits, labels, 255)
+        given = {"agreement": found.agreement, "class_counts": found.counts, "sufficiency": found.sufficiency}
+        selector.observe(torch.arange(4), found.loss, found.entropy, pooled([logits], 0), **given)
 
     hand_over()
     assert synchronizations(hand_over) == 0 and returns_early(hand_over)
