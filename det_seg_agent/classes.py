@@ -105,7 +105,7 @@ class Classes:
         self.names, self._read = tuple(names), read
         self.shares: ClassShares | None = None
         self.level = torch.full((len(self.names),), float("nan"))
-        self.passes: dict[int, Tensor] = {}
+        self.passes: dict[int, list[float]] = {}
         self._here: Tensor | None = None  # counts of this process, on its device
         self._all: Tensor | None = None  # counts of all processes, on rank 0
 
@@ -136,7 +136,9 @@ class Classes:
     def collect(self) -> None:
         """Add up the counts of all ranks on rank 0. This is a collective."""
         here, self._here = self._here, None
-        parts = [part for part in (self._all, *gather_objects(None if here is None else here.cpu())) if part is not None]
+        parts = [
+            part for part in (self._all, *gather_objects(None if here is None else here.cpu())) if part is not None
+        ]
         self._all = sum(parts[1:], parts[0]) if parts and world()[0] == 0 else None
 
     def end_pass(self, pass_index: int) -> None:
@@ -146,7 +148,7 @@ class Classes:
         right, predicted, labelled = self._all.double()
         level = right / (predicted + labelled - right)
         self.level = torch.where(labelled > 0, level, float("nan")).float()
-        self.passes[pass_index] = self.level
+        self.passes[pass_index] = self.level.tolist()
 
     def state_dict(self) -> dict[str, Any]:
         """Return names, levels, and the gathered counts of the current pass; the shares are read again."""

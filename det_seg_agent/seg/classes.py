@@ -57,7 +57,7 @@ def classes_of(dataset: Any, model: Any) -> Classes | None:
         model: the segmentor, not its distributed wrapper.
     """
     head = seen_head(model) if hasattr(model, "decode_head") else None
-    if not hasattr(head, "conv_seg"):  # the run refuses it, with a reason
+    if head is None or not hasattr(head, "conv_seg"):  # the run refuses it, with a reason
         return None
     count = max(2, head.conv_seg.out_channels)
     names = [str(name) for name in (getattr(dataset, "metainfo", {}).get("classes") or ())][:count]

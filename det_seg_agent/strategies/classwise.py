@@ -6,7 +6,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from det_seg_agent.classes import ClassShares
+from det_seg_agent.classes import Classes, ClassShares
 from det_seg_agent.seeding import generator
 from det_seg_agent.strategies.base import Request, Selection, Strategy, register
 from det_seg_agent.strategies.trust import Trust
@@ -39,16 +39,21 @@ class Weighted(Strategy):
 
     needs_classes = True
     repeats = True
-    cap: int
 
     def __init__(self, table: Any, seed: int, options: Any):
         super().__init__(table, seed, options)
         self.turns = Turns(len(table), seed)
 
     @property
+    def classes(self) -> Classes:
+        """The classes of the run."""
+        assert self.table.classes is not None  # the selector refuses the strategy without them
+        return self.table.classes
+
+    @property
     def shares(self) -> ClassShares:
-        """Classes of the samples."""
-        return self.table.classes.need(len(self.table))
+        """The samples' shares of them."""
+        return self.classes.need(len(self.table))
 
     def weights(self) -> Tensor:
         """Return the weight of each sample, (num_samples,) float32 > 0."""
@@ -125,7 +130,7 @@ class Curated(Weighted):
     def needs(self) -> Tensor:
         """Return the weight of each class, (classes,) float32."""
         need = factors(self.shares, None, "images", self.options.rarity)
-        level = self.table.classes.level
+        level = self.classes.level
         known = level.isfinite()
         if self.options.deficit and bool(known.any()):
             lack = torch.where(known, 1 - level, 1 - level[known].mean())

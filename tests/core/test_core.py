@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from class_rows import some_classes
 from cuda_runs import needs_cuda
 
-from class_rows import some_classes
 from det_seg_agent import Selection, SelectionSampler, Selector, Strategy, register
 from det_seg_agent.errors import StateError
 from det_seg_agent.features import Projector
@@ -176,7 +176,9 @@ def test_every_strategy_selects_what_is_asked_and_resumes(name: str) -> None:
 @pytest.mark.parametrize("name", ["agent", "data_agent_paper", "infobatch"])
 def test_a_state_that_was_loaded_to_a_device_goes_on(name: str) -> None:
     """As mmengine loads its checkpoints, or `torch.load(..., map_location="cuda")`."""
-    first, second = (Selector(120, 8, strategy=name, ratio=0.4, applies_weights=True, classes=some_classes(120)) for _ in range(2))
+    first, second = (
+        Selector(120, 8, strategy=name, ratio=0.4, applies_weights=True, classes=some_classes(120)) for _ in range(2)
+    )
     run(first, range(4))
     state, random = io.BytesIO(), io.BytesIO()
     torch.save(first.state_dict(), state)
@@ -364,7 +366,9 @@ def test_levels_compare_within_a_pass_and_average_over_passes() -> None:
 
     def see(loss: torch.Tensor, entropy: torch.Tensor, sufficiency: torch.Tensor) -> None:
         relative = torch.stack([loss, entropy, sufficiency], 1)
-        levels.update(SampleSignals(index, loss, entropy, sufficiency, torch.full((len(index),), float("nan")), relative))
+        levels.update(
+            SampleSignals(index, loss, entropy, sufficiency, torch.full((len(index),), float("nan")), relative)
+        )
 
     see(loss, loss, unknown)
     first = levels.known(index)

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from class_rows import some_classes
 from PIL import Image
 
-from class_rows import some_classes
 from det_seg_agent import Selection, Selector, Strategy
 from det_seg_agent.reporting import report
 from det_seg_agent.reporting.report import STATS, Report
@@ -63,7 +63,9 @@ def report_of(folder: Path, full_images: int | None = None, batch: int = 1, **se
     files = [folder / f"{i:02d}.png" for i in range(SAMPLES)]
     for i, file in enumerate(files):
         Image.new("L", (8, 8), 6 * i).save(file)
-    selector = Selector(SAMPLES, PASSES, batch=batch, applies_weights=True, classes=some_classes(SAMPLES), **{"ratio": 0.4, **settings})
+    selector = Selector(
+        SAMPLES, PASSES, batch=batch, applies_weights=True, classes=some_classes(SAMPLES), **{"ratio": 0.4, **settings}
+    )
     return Report(folder, selector, [str(file) for file in files], True, full_images)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from class_rows import some_classes
+
 from det_seg_agent import ConfigError, Request, Selection, Selector, StateError, Strategy
 from det_seg_agent.schedule import Schedule
 from det_seg_agent.seeding import derive_seed, generator

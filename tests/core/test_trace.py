@@ -33,7 +33,7 @@ def test_a_pass_comes_back_with_nulls_where_nothing_is_known(tmp_path: Path) -> 
         "pass": "int16",
         "sample": "int32",
         "selected": "bool",
-        "times": "int16",
+        "times": "uint8",
         "score": "float",
         "loss": "float",
         "entropy": "float",

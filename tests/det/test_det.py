@@ -63,7 +63,10 @@ def test_signals_sum_to_the_stock_loss_and_leave_gradients_alone(
         model.class_weights = torch.tensor([0.5, 1.0, 1.5, 0.7, 1.3])
     got: list[Any] = []
     results = []
-    for criterion in (v8DetectionLoss(model), SignalCriterion(v8DetectionLoss(model), lambda **signals: got.append(signals))):
+    for criterion in (
+        v8DetectionLoss(model),
+        SignalCriterion(v8DetectionLoss(model), lambda **signals: got.append(signals)),
+    ):
         model.criterion = criterion
         model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):

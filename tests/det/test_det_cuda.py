@@ -181,7 +181,9 @@ def test_signals_of_composites_are_those_of_the_cpu(
     for device in ("cpu", DEVICE):
         model = build(tmp_path, "yolov8n", classes=48).to(device)
         got: dict[str, torch.Tensor] = {}
-        model.criterion = SignalCriterion(model.init_criterion(), lambda got=got, **signals: got.update(signals), model.model[-1])
+        model.criterion = SignalCriterion(
+            model.init_criterion(), lambda got=got, **signals: got.update(signals), model.model[-1]
+        )
         step(model, {key: value.to(device) for key, value in batch.items()})
         assert all(value.device.type == device for value in got.values())
         found.append({name: value.cpu() for name, value in got.items()})

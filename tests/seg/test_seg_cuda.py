@@ -121,9 +121,7 @@ def test_a_step_waits_for_the_device_as_often_as_the_stock_one(weighted: bool) -
             if tap is not None:
                 found, features = tap.signals
                 given = {"agreement": found.agreement, "class_counts": found.counts}
-                to.observe(
-                    torch.arange(4), found.loss, found.entropy, features, sufficiency=found.sufficiency, **given
-                )
+                to.observe(torch.arange(4), found.loss, found.entropy, features, sufficiency=found.sufficiency, **given)
 
         step()
         step()

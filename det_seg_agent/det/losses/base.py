@@ -72,7 +72,7 @@ class BatchState:
         images: B.
         weights: (B,) float32, loss weights of the images, or None.
         foreground: (B, A) bool, the assigned anchors.
-        at: (N,) int64 twice, image and place of each assigned anchor, in the order of `foreground`; None without any.
+        at: (N,) int64 twice, image and place of each assigned anchor, in the order of `foreground`; empty until there are boxes.
         normaliser: `target_scores_sum`, by which the host divides.
         parts: maps a loss item to (B,) float32, each image's part of it, unweighted and without the host's gain.
         owner: (B, A) int64, row of the credit that the object of each anchor belongs to; C if there is none. None if
@@ -85,7 +85,7 @@ class BatchState:
 
     weights: Tensor | None
     foreground: Tensor
-    at: tuple[Tensor, ...] | None
+    at: tuple[Tensor, ...]
     normaliser: Any
     owner: Tensor | None
     credits: int
@@ -99,7 +99,7 @@ class BatchState:
         self.images, self.weights, self.normaliser = len(batch["img"]), weights, 1
         self.parts: dict[str, Tensor] = {}
         self.own: dict[str, Tensor] = {}
-        self.owner, self.table, self.at = None, None, None
+        self.owner, self.table, self.at = None, None, ()
         if "credit_object" in batch:
             self.credits, self.table = len(batch["credit_index"]), credit_table(batch)
 
@@ -139,7 +139,7 @@ class BatchState:
         Args:
             logits: (B, classes, A).
         """
-        if self.at is None or logits.shape[1] < 2:
+        if not self.at or logits.shape[1] < 2:
             return None
         image, anchor = self.at
         found = logits.detach()[image, :, anchor].float()
