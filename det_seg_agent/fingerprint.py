@@ -14,8 +14,18 @@ from det_seg_agent.errors import StateError
 from det_seg_agent.schedule import Schedule
 from det_seg_agent.settings import Settings
 
+FORMAT = 1  # of a selector's state; raised when an older state cannot be gone on from
 SHOWN = 3  # most names in a message
 TRIES = 100  # images to search for when the common folder has changed
+
+
+def on_cpu(state: Any) -> Any:
+    """Return a state, nested in dicts, lists and tuples, with its tensors on the CPU; a host may load it to a GPU."""
+    if isinstance(state, dict):
+        return {key: on_cpu(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(map(on_cpu, state))
+    return state.cpu() if isinstance(state, Tensor) else state
 
 
 def relative(files: Sequence[str]) -> list[str]:
@@ -103,14 +113,14 @@ def _below_one_folder(then: Sequence[str], now: Sequence[str]) -> tuple[set[str]
 
 
 def refuse_older(state: dict[str, Any]) -> None:
-    """Refuse the state of a selector of a version before 0.2.
+    """Refuse the state of a selector that was saved in another format, as by another version.
 
     Raises:
         StateError: for such a state.
     """
-    if "drifts" not in state:
+    if state.get("format") != FORMAT:
         raise StateError(
-            "the saved state was made by an older version of det_seg_agent. Resume with that version, or start a new "
+            "the saved state was made by another version of det_seg_agent. Resume with that version, or start a new "
             "run from its weights."
         )
 

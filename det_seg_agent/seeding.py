@@ -37,11 +37,11 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Restore the state that `random_state` returned."""
+    """Restore the state that `random_state` returned; its tensors may be on any device."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     keys, *rest = state["numpy"]
-    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))
+    np.random.set_state(("MT19937", keys.cpu().numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"].cpu())
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"].cpu())

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from det_seg_agent.classes import Classes
 from det_seg_agent.errors import ConfigError, StateError
 from det_seg_agent.features import Projector
-from det_seg_agent.fingerprint import digest, packed, refuse_other_samples, refuse_other_settings
+from det_seg_agent.fingerprint import FORMAT, digest, on_cpu, packed, refuse_other_samples, refuse_other_settings
 from det_seg_agent.ranks import decide, gather_objects, gather_rows, one_thread, refuse_unlike, world
 from det_seg_agent.sampler import SelectionSampler
 from det_seg_agent.schedule import is_full
@@ -29,7 +30,7 @@ class PassReport:
     ratio: float
     selected: int  # samples in the selection
     total: int  # samples in the data set
-    new: float  # share of the selection that the selection before did not hold
+    new: float  # share of the selected samples that the selection before did not hold
     images: int  # images trained on so far
     dropped: int  # images whose signals were not finite
     balance: float  # w, see reward.balance
@@ -62,6 +63,7 @@ class Selector:
         batch: see `SelectionSampler`.
         samples: image file of each sample; a saved state of other images is then refused.
         applies_weights: whether the training loop scales losses by `weights_of`, as some strategies require.
+        classes: the classes of the samples, which some strategies require.
 
     Raises:
         ConfigError: if the arguments or settings are invalid.
@@ -79,6 +81,7 @@ class Selector:
         batch: int = 1,
         samples: Sequence[str] | None = None,
         applies_weights: bool = False,
+        classes: Classes | None = None,
         **fields: Any,
     ):
         if settings is not None and fields:
@@ -91,8 +94,14 @@ class Selector:
         if samples is not None and len(samples) != num_samples:
             raise ConfigError(f"samples: {len(samples)} files of {num_samples} samples; give one for each.")
         self.samples = packed(samples)
-        self.table = ScoreTable(num_samples)
         cls, options = resolve(self.settings)
+        if cls.needs_classes and classes is None:
+            raise ConfigError(
+                f"agent.strategy={self.settings.strategy!r} selects by classes, and this loop tells none: pass "
+                "`classes` to `Selector`, or take another strategy."
+            )
+        self.classes = classes
+        self.table = ScoreTable(num_samples, classes)
         self.strategy = cls(self.table, seed, options)
         if self.strategy.weighs and not applies_weights:
             raise ConfigError(
@@ -113,6 +122,8 @@ class Selector:
         """Discard the signals of the current pass."""
         self.buffer.clear()
         self.sums.clear()
+        if self.classes is not None:
+            self.classes.clear()
         self._drift = Drift()
         self._drifts: list[dict[str, Any]] = []  # of all ranks, when they were gathered last
         self._images: list[Signals] = []  # where the strategy learns from images
@@ -169,12 +180,15 @@ class Selector:
         }
 
     def _select(self, pass_index: int) -> Selection:
+        if self.strategy.needs_classes and self.classes is not None:
+            self.classes.need(len(self))  # also where it is not asked yet: errors in reading come early
         ratio = 1.0 if self.selects_all else self.settings.ratio_at(pass_index, self.total_passes)
         if is_full(ratio):
             return Selection(torch.arange(len(self)))
         count = self.settings.count_at(pass_index, self.total_passes, len(self))
         selection = self.strategy.select(Request(pass_index, self.total_passes, count, ratio))
-        check_selection(selection, len(self), f"{type(self.strategy).__name__}: pass {pass_index + 1}")
+        name = f"{type(self.strategy).__name__}: pass {pass_index + 1}"
+        check_selection(selection, len(self), name, self.strategy.repeats)
         return selection
 
     def weights_of(self, index: Tensor) -> Tensor:
@@ -196,9 +210,16 @@ class Selector:
         share: Tensor | None = None,
         sufficiency: Tensor | None = None,
         sample_loss: Tensor | None = None,
+        agreement: Tensor | None = None,
+        class_counts: Tensor | None = None,
     ) -> None:
-        """Add the signals of a mini-batch; see `SignalBuffer.add`. Synchronises the device once per 4,096 images."""
-        self.buffer.add(loss, entropy, features, index, image, share, sufficiency, sample_loss)
+        """Add the signals of a mini-batch; see `SignalBuffer.add`. Synchronises the device once per 4,096 images.
+
+        `class_counts` is (3, classes): what of each class is right, predicted and labelled, see `Classes`.
+        """
+        if class_counts is not None and self.classes is not None:
+            self.classes.add(class_counts)
+        self.buffer.add(loss, entropy, features, index, image, share, sufficiency, sample_loss, agreement)
         if self.buffer.is_full:
             self._sum_up()
 
@@ -223,6 +244,8 @@ class Selector:
     def _collect(self) -> None:
         rank, processes = world()
         self._dropped, self.buffer.dropped = self._dropped + sum(gather_objects(self.buffer.dropped)), 0
+        if self.classes is not None:
+            self.classes.collect()
         if processes == 1:
             return
         with one_thread():
@@ -267,6 +290,8 @@ class Selector:
     def _learn(self, images: int | None, shown: Tensor | None) -> PassReport:
         """Update table and strategy from the signals of the finished pass."""
         samples = self.sums.samples()
+        if self.classes is not None:
+            self.classes.end_pass(self.pass_index)
         stats: dict[str, float] = {}
         if len(samples):
             if self.strategy.needs_sufficiency and not bool(samples.sufficiency.isfinite().any()):
@@ -285,13 +310,13 @@ class Selector:
         chosen[self.selection.indices] = True
         done = self._done()
         if len(done) == len(self.history):  # not a pass that is repeated after a fault
-            self.table.selected += chosen.int()
+            self.table.selected += torch.bincount(self.selection.indices, minlength=len(self)).int()
         report = PassReport(
             self.pass_index,
             len(self.selection) / len(self),
             len(self.selection),
             len(self),
-            float((chosen & ~self.previous).sum()) / len(self.selection),
+            float((chosen & ~self.previous).sum()) / int(chosen.sum()),
             int(done[-1]["images"] if done else 0)
             + (len(self.sampler) * self.world_size if images is None else images),
             self._dropped,
@@ -306,11 +331,13 @@ class Selector:
         In the middle of a pass, call `gather` first: the state only includes gathered signals.
         """
         return {
+            "format": FORMAT,
             "settings": self.settings.model_dump(),
             "total_passes": self.total_passes,
             "pass_index": self.pass_index,
             "samples": self.samples,
             "table": self.table.state_dict(),
+            "classes": None if self.classes is None else self.classes.state_dict(),
             "options": self.strategy.options.model_dump(),
             "strategy": self.strategy.state_dict(),
             "in_features": self.buffer.projector.in_features,
@@ -331,13 +358,14 @@ class Selector:
         Every rank loads it.
 
         Args:
-            state: what `state_dict` gave.
+            state: what `state_dict` gave, on any device.
             other_length: whether the run may have another number of passes than that of the state.
 
         Raises:
             StateError: if the state is of another strategy, other options, seed, schedule, length or data set
                 size or, with `samples`, other images.
         """
+        state = on_cpu(state)
         passes = None if other_length else self.total_passes
         refuse_other_settings(state, self.settings, self.strategy.options, passes)
         refuse_other_samples(state["samples"], self.samples)
@@ -351,6 +379,8 @@ class Selector:
         self.previous = state["previous"].clone()
         self.history = list(state["history"])
         self._start()
+        if self.classes is not None and state["classes"] is not None:
+            self.classes.load_state_dict(state["classes"], rank == 0)
         self.buffer.step = state["step"]
         if rank < len(state["drifts"]):
             self._drift.load_state_dict(state["drifts"][rank])

@@ -9,7 +9,7 @@ from det_seg_agent.features import Projector
 
 # The columns of `Signals` but for `image`, by what they have a row for.
 OF_IMAGES = ("loss", "entropy", "sufficiency", "features", "step")
-OF_CREDITS = ("index", "share", "sample_loss")
+OF_CREDITS = ("index", "share", "sample_loss", "agreement")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class Signals:
         share: (C,) float32 in (0, 1], fraction of the image that shows the sample; sums to 1 over an image.
         sample_loss: (C,) float32, loss of the sample in the image, as if it filled the image: the mean over an image's
             credits, weighted by share, is the image's loss. The image's loss if it is not provided.
+        agreement: (C,) float32, by how much the model prefers the sample's labels to the best other classes in the
+            image: mean log-odds over objects or pixels; positive if it predicts them. NaN if the image shows none, or
+            if it is not provided.
     """
 
     loss: Tensor
@@ -41,6 +44,7 @@ class Signals:
     image: Tensor
     share: Tensor
     sample_loss: Tensor
+    agreement: Tensor
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -109,6 +113,7 @@ class SignalBuffer:
         share: Tensor | None = None,
         sufficiency: Tensor | None = None,
         sample_loss: Tensor | None = None,
+        agreement: Tensor | None = None,
     ) -> None:
         """Add the signals of one mini-batch of B images; arguments as in `Signals`, of any float dtype and device.
 
@@ -124,6 +129,8 @@ class SignalBuffer:
         image, loss = image.to(loss.device, torch.int64, non_blocking=True), loss.detach().float()
         if sample_loss is None:
             sample_loss = loss[image]
+        if agreement is None:
+            agreement = torch.full((len(index),), float("nan"), device=loss.device)
         step = torch.full((images,), self.step, dtype=torch.int64, device=loss.device)
         compact = self.projector(features.detach().float()).half()
         self._device.append(
@@ -137,6 +144,7 @@ class SignalBuffer:
                 image + self._images,
                 share.to(loss.device, torch.float32, non_blocking=True),
                 sample_loss.detach().float(),
+                agreement.detach().float(),
             )
         )
         self.step += 1
@@ -160,7 +168,7 @@ class SignalBuffer:
 def empty_signals(features: int) -> Signals:
     """Return `Signals` of zero images with features of width `features`."""
     none, ids = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
-    return Signals(none, none, none, torch.zeros(0, features, dtype=torch.float16), ids, ids, ids, none, none)
+    return Signals(none, none, none, torch.zeros(0, features, dtype=torch.float16), ids, ids, ids, none, none, none)
 
 
 def finite(signals: Signals) -> tuple[Signals, int]:

@@ -21,6 +21,7 @@ class SampleSignals:
         index: (U,) int64, ascending.
         loss, entropy: (U,) float32, as in `Signals`.
         sufficiency: (U,) float32; NaN if none of the sample's images has one.
+        agreement: (U,) float32; NaN if none of the sample's credits has one.
         relative: (U, 3) float32, detrended loss, entropy and sufficiency, see `detrend`.
     """
 
@@ -28,6 +29,7 @@ class SampleSignals:
     loss: Tensor
     entropy: Tensor
     sufficiency: Tensor
+    agreement: Tensor
     relative: Tensor
 
     def __len__(self) -> int:
@@ -130,12 +132,13 @@ class SampleSums:
     Attributes:
         rows: (num_samples, 8) float32. Columns 0-4: sums of share, and of share times loss, entropy, relative loss and
             relative entropy. Columns 5-7, over images with a sufficiency: sums of share, and of share times
-            sufficiency and relative sufficiency.
+            sufficiency and relative sufficiency. Columns 8-9, over credits with an agreement: sums of share, and of
+            share times agreement.
     """
 
     def __init__(self, num_samples: int, store: FeatureStore | None):
         self.store = store
-        self.rows = torch.zeros(num_samples, 8)
+        self.rows = torch.zeros(num_samples, 10)
 
     def clear(self) -> None:
         """Reset the sums to zero, for the start of a pass."""
@@ -151,6 +154,8 @@ class SampleSums:
         more = signals.sample_loss - signals.loss[signals.image]  # than the image as a whole
         parts[:, 1] += more
         parts[:, 3] += more / deviation[signals.image]
+        told = signals.agreement.isfinite()
+        parts = torch.cat([parts, torch.stack([told.float(), signals.agreement.where(told, 0)], 1)], 1)
         parts *= signals.share[:, None]
         if self.store is not None:
             index, place = torch.unique(signals.index, return_inverse=True)
@@ -195,4 +200,6 @@ class SampleSums:
         rows = self.rows[index]
         share, known = rows[:, 0], rows[:, 5]
         relative = torch.stack([rows[:, 3] / share, rows[:, 4] / share, rows[:, 7] / known], 1)
-        return SampleSignals(index, rows[:, 1] / share, rows[:, 2] / share, rows[:, 6] / known, relative)
+        return SampleSignals(
+            index, rows[:, 1] / share, rows[:, 2] / share, rows[:, 6] / known, rows[:, 9] / rows[:, 8], relative
+        )

@@ -5,13 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from det_seg_agent.classes import Classes
 from det_seg_agent.errors import StateError
 from det_seg_agent.features import FeatureStore
 from det_seg_agent.sums import SampleSignals
 
 
 class ScoreTable:
-    """One row per sample, stored as columns of shape (num_samples,); 28 bytes a sample without features.
+    """One row per sample, stored as columns of shape (num_samples,); 32 bytes a sample without features.
 
     Attributes:
         score: float32, last score from the strategy; NaN before the first.
@@ -19,20 +20,25 @@ class ScoreTable:
         entropy: float32 in [0, 1], last observed entropy; NaN until first observed.
         sufficiency: float32 in [0, 1], last observed min of precision and recall; NaN until first observed, or if the
             adapter does not provide it.
+        agreement: float32, last observed margin of the labels, in logits; NaN until first observed, or if the adapter
+            does not provide it.
         seen: int32, number of passes that observed the sample.
         last_pass: int32, last pass that trained on the sample; -1 before the first.
-        selected: int32, number of passes that selected the sample.
+        selected: int32, number of times that the sample was selected.
+        classes: the classes of the samples, where the adapter tells them; else None.
         features: last feature vector of each sample, see `FeatureStore`; empty if the strategy keeps none.
     """
 
-    COLUMNS = ("score", "loss", "entropy", "sufficiency", "seen", "last_pass", "selected")
+    COLUMNS = ("score", "loss", "entropy", "sufficiency", "agreement", "seen", "last_pass", "selected")
 
-    def __init__(self, num_samples: int):
+    def __init__(self, num_samples: int, classes: Classes | None = None):
+        self.classes = classes
         nan = float("nan")
         self.score = torch.full((num_samples,), nan)
         self.loss = torch.full((num_samples,), nan)
         self.entropy = torch.full((num_samples,), nan)
         self.sufficiency = torch.full((num_samples,), nan)
+        self.agreement = torch.full((num_samples,), nan)
         self.seen = torch.zeros(num_samples, dtype=torch.int32)
         self.last_pass = torch.full((num_samples,), -1, dtype=torch.int32)
         self.selected = torch.zeros(num_samples, dtype=torch.int32)
@@ -46,6 +52,7 @@ class ScoreTable:
         self.loss[signals.index] = signals.loss
         self.entropy[signals.index] = signals.entropy
         self.sufficiency[signals.index] = signals.sufficiency
+        self.agreement[signals.index] = signals.agreement
         self.seen[signals.index] += (self.last_pass[signals.index] != pass_index).int()
         self.last_pass[signals.index] = pass_index
 

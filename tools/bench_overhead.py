@@ -156,9 +156,10 @@ def segmentation(pairs: int, classes: int = 150, crop: int = 128, batch: int = 4
         tap = SignalTap(model, weighted=False)
         step(batch)
         assert tap.signals is not None
-        loss, entropy, features, enough = tap.signals
+        found, features = tap.signals
         index = torch.arange(len(batch["data_samples"]))
-        selector.observe(index, loss, entropy, features, sufficiency=enough)
+        given = {"sufficiency": found.sufficiency, "agreement": found.agreement, "class_counts": found.counts}
+        selector.observe(index, found.loss, found.entropy, features, **given)
         tap.remove()
 
     result = paired(step, our_step, [make() for _ in range(4)], pairs)

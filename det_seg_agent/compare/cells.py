@@ -70,6 +70,11 @@ class Cell:
         return str(self.agent["strategy"])
 
     @property
+    def row(self) -> str:
+        """Label and ratio: the name of the cell's row in the tables."""
+        return self.label if self.role in ("full", "native") else f"{self.label} {self.ratio:g}"
+
+    @property
     def name(self) -> str:
         """Name of the cell in messages and for `--only`."""
         ratio = "" if self.role in ("full", "native") else f" {self.ratio:g}"

@@ -1,7 +1,7 @@
-"""The child process of a cell: `python -m det_seg_agent.compare.child prepare|calibrate|train FOLDER`.
+"""The child process of a cell: `python -m det_seg_agent.compare.child STEP FOLDER [--device D] [--resume]`.
 
-`compare.pool` starts it. It reads `FOLDER/cell.json` and writes `FOLDER/outcome.json`. The hosts are only imported
-here.
+STEP is prepare, calibrate or train. `compare.processes` starts it. It reads `FOLDER/cell.json` and writes
+`FOLDER/outcome.json`. The hosts are only imported here.
 """
 
 import argparse
@@ -11,47 +11,36 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from det_seg_agent.compare.cells import Cell, shorter
-from det_seg_agent.compare.data import data_root, kinds_of
+from det_seg_agent.compare.cells import Cell
 from det_seg_agent.compare.detection import Detection
-from det_seg_agent.compare.fingerprint import (
-    digest,
-    digest_of_files,
-    digest_of_weights,
-    machine,
-    modules,
-    portable,
-    sources,
-    versions,
-)
+from det_seg_agent.compare.fingerprint import machine, sources
 from det_seg_agent.compare.pictures import draw_sheets
-from det_seg_agent.compare.selection import selection_figures
-from det_seg_agent.errors import AgentError, ConfigError
+from det_seg_agent.compare.segmentation import Segmentation
+from det_seg_agent.errors import AgentError
 from det_seg_agent.files import write_json
-
-CALIBRATION = 20  # iterations of segmentation
-# Settings that cannot change a result, or that the key covers elsewhere.
-NEUTRAL = frozenset({
-    "agent", "data_root", "work_dir", "num_workers", "persistent_workers", "pin_memory", "prefetch_factor",
-    "log_level", "launcher", "resume", "experiment_name", "visualizer", "vis_backends", "env_cfg",
-    "log_processor",
-})  # fmt: skip
-NEUTRAL_HOOKS = {"logger", "timer", "checkpoint", "visualization"}
 
 
 def main(arguments: list[str]) -> int:
     """Run one step; return 0, or 2 for invalid input."""
-    step, folder = arguments[0], Path(arguments[1])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("step", choices=["prepare", "calibrate", "train"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--device", help="in place of the cell's: cpu, or the index among the visible ones")
+    parser.add_argument("--resume", action="store_true", help="go on with the attempt in the folder, if it can")
+    options = parser.parse_args(arguments)
+    step, folder = options.step, options.folder
     warnings.filterwarnings("ignore")  # the hosts' own deprecations
     cell = Cell(**json.loads((folder / "cell.json").read_text(encoding="utf-8")))
     try:
-        adapter = Detection(cell, folder) if cell.task == "detection" else _Segmentation(cell, folder)
+        adapter: Detection | Segmentation = (
+            Detection(cell, folder, options.device) if cell.task == "detection" else Segmentation(cell, folder)
+        )
         if step == "prepare":
             outcome: dict[str, Any] = {"resolved": adapter.prepare()}
         else:
             # Before training, as sources may change during hours of it.
             started = {"machine": machine(), "sources": sources(cell.task, cell.strategy)}
-            outcome = {**adapter.train(calibrate=step == "calibrate"), **started}
+            outcome = {**adapter.train(calibrate=step == "calibrate", resume=options.resume), **started}
             if outcome["selection"] and cell.data == "scenes":
                 draw_sheets(folder, adapter.root)
     except AgentError as error:
@@ -59,153 +48,6 @@ def main(arguments: list[str]) -> int:
         return 2
     write_json(folder / "outcome.json", outcome)
     return 0
-
-
-class _Segmentation:
-    def __init__(self, cell: Cell, folder: Path):
-        self.cell, self.folder = cell, folder
-        self.root = data_root(cell, folder)
-
-    def config(self) -> tuple[Any, int]:
-        """Return the config, loaded as by the command line, and the iterations of full training."""
-        from det_seg_agent.seg.compat import prepare_host
-
-        prepare_host()
-        from det_seg_agent.seg.cli import load_config
-
-        options: dict[str, Any] = {
-            f"{s}_dataloader.dataset.data_root": str(self.root) for s in ("train", "val", "test")
-        }
-        options |= {f"agent.{key}": value for key, value in self.cell.agent.items()}
-        if self.cell.role != "selection":
-            options["agent.strategy"] = "full"
-        options |= {"randomness.seed": self.cell.seed, "experiment_name": self.cell.folder}
-        options["visualizer.name"] = self.cell.folder  # must be unique in the host
-        words = argparse.Namespace(
-            config=self.cell.config, cfg_options=options, work_dir=str(self.folder / "run"), launcher="none",
-            amp=False, resume=False,
-        )  # fmt: skip
-        config = load_config(words)
-        if self.cell.iterations is not None:
-            self.lasts(config, self.cell.iterations)
-        config.merge_from_dict(self.cell.host)
-        if config.train_cfg.get("type") != "AgentIterLoop":
-            raise ConfigError(f"train_cfg.type={config.train_cfg.get('type')!r}: AgentIterLoop alone can be compared.")
-        return config, int(config.train_cfg.max_iters)
-
-    @staticmethod
-    def lasts(config: Any, iterations: int) -> None:
-        """Set the length of a run and scale all settings that count iterations, as `AgentIterLoop` does."""
-        from det_seg_agent.seg.recipe import shorten
-
-        if left := shorten(config, iterations):
-            print(f"warning: {left}", file=sys.stderr)
-
-    def budget(self, config: Any, iterations: int, samples: int) -> float:
-        """Return the budget of the matched selections in iterations, by `AgentIterLoop`'s rule."""
-        from det_seg_agent.seg.recipe import plan
-
-        return plan(self.cell.schedule(), iterations, samples, config.train_dataloader.batch_size).budget
-
-    def prepare(self) -> dict[str, str]:
-        """Read config and data.
-
-        Returns:
-            Digests of the resolved config, the data and versions; see `fingerprint`.
-
-        Raises:
-            ConfigError: if the config contains our settings, which the controls would not have.
-        """
-        config, _ = self.config()
-        own = sorted(set(config.get("agent") or {}) - {"strategy", "ratio"})
-        if own:
-            raise ConfigError(
-                f"config {self.cell.config}: agent.{', agent.'.join(own)}: in a comparison all settings of ours stand "
-                "in the YAML, under segmentation.agent, as the controls have to follow them. Move them there."
-            )
-        content = config.to_dict()
-        hooks = content.get("default_hooks", {}).items()
-        content["default_hooks"] = {name: hook for name, hook in hooks if name not in NEUTRAL_HOOKS}
-        content["randomness"].pop("seed")
-        imported = modules(content.get("custom_imports", {}).get("imports", []))
-        return {
-            "config": digest([portable(content, NEUTRAL), imported]),
-            "data": digest([self.split(config, name) for name in ("train", "val")]),
-            "versions": digest(versions("segmentation")),
-        }
-
-    def split(self, config: Any, name: str) -> list[Any]:
-        """Return the metainfo of a split, and digests of its images and masks."""
-        dataset = self.dataset(config, name)
-        samples = [dataset.get_data_info(i) for i in range(len(dataset))]
-        images = [str(sample["img_path"]) for sample in samples]
-        masks = [str(sample.get("seg_map_path")) for sample in samples]
-        return [portable(dataset.metainfo), digest_of_files(images), digest_of_files(masks, content=True)]
-
-    @staticmethod
-    def dataset(config: Any, name: str) -> Any:
-        """Build the host's data set of a split."""
-        from mmseg.registry import DATASETS
-        from mmseg.utils import register_all_modules
-
-        register_all_modules(init_default_scope=True)
-        return DATASETS.build(config[f"{name}_dataloader"].dataset)
-
-    def train(self, calibrate: bool) -> dict[str, Any]:
-        """Train and return quality, cost, curve and selection. `calibrate` trains a few iterations of full data."""
-        config, full = self.config()
-        samples, batch, run = (
-            len(self.dataset(config, "train")),
-            int(config.train_dataloader.batch_size),
-            self.folder / "run",
-        )
-        if self.cell.role == "short":
-            self.lasts(config, shorter(full, self.budget(config, full, samples)))
-        validated = -(-full // config.train_cfg.get("val_interval", 1000))
-        if calibrate:
-            self.lasts(config, min(full, CALIBRATION))
-            config.train_cfg.val_interval = config.train_cfg.max_iters
-        from mmengine.hooks import Hook
-        from mmengine.runner import Runner
-
-        initial: list[str] = []
-
-        class Note(Hook):  # type: ignore[misc]
-            def before_train(self, runner: Any) -> None:
-                initial.append(digest_of_weights(runner.model))
-
-        runner = Runner.from_cfg(config)
-        runner.register_hook(Note())
-        runner.train()
-        pace = runner.message_hub.get_scalar("train/time").mean() / batch
-        result = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-        # a calibration validates only once, so the time of the other validations is added
-        later = (validated - 1) * (result["wall_time_s"] - pace * result["images_trained"]) if calibrate else 0.0
-        return {
-            "quality": result["iou"]["mIoU"],
-            "metrics": {key: value for key, value in result["iou"].items() if key != "by_class"},
-            "initial_weights": initial[0],
-            "by_class": {name: row.get("IoU") for name, row in result["iou"].get("by_class", {}).items()},
-            "images": result["images_trained"],
-            "full_images": full * batch,
-            "samples": samples,
-            "batch": batch,
-            "processes": 1,
-            "schedule": f"{runner.train_loop.max_iters} iterations",
-            "per_image_s": pace,
-            "later_s": later,
-            "curve": {"name": "mIoU, %", "points": validations(run, batch)},
-            "selection": {} if calibrate else selection_figures(run / "trace", kinds_of(self.cell, self.root)),
-        }
-
-
-def validations(run: Path, batch: int) -> list[list[float]]:
-    """Return [images, mIoU] of each validation from the host's scalars.json."""
-    points = []
-    for path in sorted(run.glob("*/vis_data/scalars.json")):
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        points += [[row["step"] * batch, row["mIoU"]] for row in rows if "mIoU" in row]
-    return points
 
 
 if __name__ == "__main__":

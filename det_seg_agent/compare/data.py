@@ -1,6 +1,8 @@
-"""The data of a cell: a path, or the embedded scenes. The cells' child processes use it."""
+"""The data of a cell: a path, or the embedded scenes; and `Aside`. The cells' child processes use it."""
 
+import time
 from pathlib import Path
+from typing import Any
 
 from det_seg_agent.compare.cells import Cell
 from det_seg_agent.scenes import kinds, write_scenes
@@ -17,3 +19,19 @@ def data_root(cell: Cell, folder: Path) -> Path:
 def kinds_of(cell: Cell, root: Path) -> list[str]:
     """Return the kind of each training sample of the embedded scenes, by dataset index; [] for other data."""
     return list(kinds(root).values()) if cell.data == "scenes" else []
+
+
+class Aside:
+    """Measures work that is for the statistics alone, so that it is not counted as a cost of the run.
+
+    Attributes:
+        spent: {"wall_s", "cpu_s"} of the block, after it.
+    """
+
+    def __enter__(self) -> "Aside":
+        self._began = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        wall, cpu = self._began
+        self.spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}

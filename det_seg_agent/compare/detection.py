@@ -2,11 +2,13 @@
 
 import csv
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from det_seg_agent.compare.attempts import elapsed, note_weights, restart
 from det_seg_agent.compare.cells import Cell
-from det_seg_agent.compare.data import data_root, kinds_of
+from det_seg_agent.compare.data import Aside, data_root, kinds_of
 from det_seg_agent.compare.fingerprint import (
     digest,
     digest_of_file,
@@ -15,6 +17,7 @@ from det_seg_agent.compare.fingerprint import (
     portable,
     versions,
 )
+from det_seg_agent.compare.images import save
 from det_seg_agent.compare.selection import selection_figures
 from det_seg_agent.errors import ConfigError
 
@@ -32,10 +35,11 @@ class Detection:
     Args:
         cell: the cell.
         folder: folder of the cell.
+        device: in place of the device in the host's settings.
     """
 
-    def __init__(self, cell: Cell, folder: Path):
-        self.cell, self.folder = cell, folder
+    def __init__(self, cell: Cell, folder: Path, device: str | None = None):
+        self.cell, self.folder, self.device = cell, folder, device
         self.root = data_root(cell, folder)
 
     def arguments(self) -> dict[str, Any]:
@@ -54,6 +58,8 @@ class Detection:
             closed = int(given.get("close_mosaic", DEFAULT_CFG_DICT["close_mosaic"]))
             given["warmup_epochs"] = sum(ratio * min(1.0, max(0.0, warmup - p)) for p, ratio in enumerate(ratios))
             given["close_mosaic"] = round(sum(ratios[max(0, epochs - closed) :]))
+        if self.device is not None:
+            given["device"] = self.device
         return given
 
     def prepare(self) -> dict[str, str]:
@@ -106,8 +112,12 @@ class Detection:
             found += [digest_of_files([str(file) for file in dataset.im_files]), labels.hexdigest()]
         return found
 
-    def train(self, calibrate: bool) -> dict[str, Any]:
-        """Train and return the outcome: quality, cost, curve and selection. `calibrate` trains one epoch of full data.
+    def train(self, calibrate: bool, resume: bool = False) -> dict[str, Any]:
+        """Train and return the outcome: quality, cost, curve and selection.
+
+        Args:
+            calibrate: whether to train one epoch of full data.
+            resume: whether to go on with an attempt that was stopped, from its last epoch, if it reached one.
 
         Raises:
             ConfigError: if the training fails on its input, or did not evaluate the weights.
@@ -123,15 +133,23 @@ class Detection:
         agent = self.cell.agent if self.cell.role in ("selection", "native") else {"strategy": "full"}
         fixed = {"data": str(self.root), "project": str(self.folder), "name": "run", "exist_ok": True}
         started: dict[str, Any] = {}
+        last = self.resumable() if resume else None
+        if resume and last is None:
+            restart(self.folder)
+        given = {**host, **fixed, "seed": self.cell.seed}
+        if last is not None:  # the checkpoint has the settings; these may differ on another machine
+            movable: dict[str, Any] = {k: host[k] for k in ("device", "workers", "cache") if k in host}
+            given = {"resume": str(last), "data": str(self.root), "save_dir": str(run), **movable}
 
         def note(trainer: Any) -> None:
-            started.update(weights=digest_of_weights(unwrap_model(trainer.model)), batch=int(trainer.batch_size))
+            weights = note_weights(self.folder, digest_of_weights(unwrap_model(trainer.model)))
+            started.update(weights=weights, batch=int(trainer.batch_size), trainer=trainer)
 
-        result = train(
-            {**host, **fixed, "seed": self.cell.seed}, agent, {"on_pretrain_routine_end": note}, judged="last"
-        )
+        result = train(given, agent, {"on_pretrain_routine_end": note}, judged="last")
         if not result:
             raise ConfigError("this process judged no weights; give one device a run, and --jobs for several runs.")
+        with Aside() as aside:
+            by_class = {} if calibrate else self.by_class(started["trainer"])
         rows = list(csv.DictReader((run / "results.csv").read_text(encoding="utf-8").splitlines()))
         samples = result["full_images_trained"] // result["passes"]
         validated = host.get("val", True)
@@ -140,6 +158,8 @@ class Detection:
         return {
             "quality": 100 * result["coco"]["AP"],
             "metrics": {k: 100 * v if v >= 0 else None for k, v in result["coco"].items()},  # -1: nothing to find
+            **by_class,
+            "aside": aside.spent,
             "initial_weights": started["weights"],
             "images": result["images_trained"],
             "full_images": samples * full_epochs,
@@ -147,10 +167,52 @@ class Detection:
             "batch": started["batch"],
             "processes": 1,
             "schedule": f"{host['epochs']} epochs",
-            "per_image_s": float(rows[-1]["time"]) / result["images_trained"],
+            "per_image_s": elapsed([float(row["time"]) for row in rows]) / result["images_trained"],
+            "resumed": last is not None,
             "curve": {
                 "name": "mAP50-95 of the host's validation, %" if validated else "training loss",
                 "points": [[x, 100 * y if validated else y] for x, y in curve],
+                "seconds": [float(row["time"]) for row in rows],
             },
             "selection": {} if calibrate else selection_figures(run / "trace", kinds_of(self.cell, self.root)),
+        }
+
+    def resumable(self) -> Path | None:
+        """Return the checkpoint to go on from; None if there is none, or its run was finished."""
+        from det_seg_agent.det.resume import epoch_of, find_state
+
+        last = self.folder / "run/weights/last.pt"
+        if not last.is_file() or epoch_of(last) < 0:
+            return None
+        try:
+            find_state(last)
+        except ConfigError as error:
+            print(f"warning: {error} The cell starts again.")
+            return None
+        return last
+
+    def by_class(self, trainer: Any) -> dict[str, Any]:
+        """Return AP by class of the last validation, and how often each class occurs; store the matches by image."""
+        import numpy as np
+
+        from det_seg_agent.compare.matches import average_precision, matched
+        from det_seg_agent.det.judge import class_names
+        from det_seg_agent.det.truth import load_truth
+
+        validator = trainer.validator
+        truth = load_truth(validator.val_json, validator.dataloader.dataset, class_names(trainer), validator.args)
+        arrays = matched(validator.kept, truth, validator.args.max_det)
+        save(self.folder, arrays)
+        ap = 100 * average_precision(arrays, np.ones((1, len(arrays["objects"])), np.uint16))[0]
+        names = [str(name) for name in arrays["names"]]
+        name_of = {c["id"]: str(c["name"]) for c in truth.content["categories"]}
+        shown = Counter(int(c) for label in trainer.train_loader.dataset.labels for c in set(label["cls"].reshape(-1)))
+        return {
+            "by_class": {name: None if np.isnan(row[0]) else float(row.mean()) for name, row in zip(names, ap)},
+            "by_class50": {name: None if np.isnan(row[0]) else float(row[0]) for name, row in zip(names, ap)},
+            "classes": {
+                "train_images": {name_of[c]: shown.get(index, 0) for index, c in truth.category.items()},
+                "test_images": dict(zip(names, (arrays["objects"] > 0).sum(0).tolist())),
+                "test_objects": dict(zip(names, arrays["objects"].sum(0).tolist())),
+            },
         }

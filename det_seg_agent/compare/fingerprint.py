@@ -19,10 +19,28 @@ from det_seg_agent.fingerprint import relative
 
 PACKAGE = Path(__file__).parents[1]
 ADAPTERS = {"detection": "det", "segmentation": "seg"}
+SHOWING_MODULES = (
+    "budgets",
+    "cli",
+    "columns",
+    "documents",
+    "figures",
+    "locks",
+    "page",
+    "pictures",
+    "plots",
+    "preparing",
+    "queue",
+    "report",
+    "rows",
+    "sections",
+    "summary",
+    "tables",
+)
 SHOWING = (
     "reporting/plots.py",
     "reporting/sheets.py",
-    *(f"compare/{name}.py" for name in ("cli", "columns", "page", "pictures", "plots", "rows")),
+    *(f"compare/{name}.py" for name in SHOWING_MODULES),
 )
 HOSTS = {
     "detection": ("torch", "ultralytics", "pycocotools"),

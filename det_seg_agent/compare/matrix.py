@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from det_seg_agent.compare.cells import CONTROLS, FULL, SHORT, Cell, epochs_around
+from det_seg_agent.compare.report import check
 from det_seg_agent.compare.spec import (
     Block,
     Comparison,
@@ -53,6 +54,8 @@ def read(path: Path, data: str | None = None) -> tuple[Comparison, list[Cell]]:
         )
     if not cells:
         raise ConfigError(f"{path}: detection: or segmentation: is needed, or both.")
+    for task in dict.fromkeys(cell.task for cell in cells):
+        check(comparison.report(task), task, cells)
     return comparison, sorted(cells, key=lambda cell: cell.seed)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from det_seg_agent.compare.budgets import Finished
 from det_seg_agent.compare.cells import Cell
-from det_seg_agent.compare.rows import AGENT, Finished
-from det_seg_agent.compare.store import read_if_there
+from det_seg_agent.compare.rows import AGENT
 from det_seg_agent.reporting.sheets import contact_sheets
 from det_seg_agent.reporting.trace import read_passes
 from det_seg_agent.scenes import truth_of
@@ -48,19 +48,18 @@ def _note(row: Mapping[str, Any]) -> str:
     return f"wrong {row['wrong']}" if row["wrong"] else str(row["kind"])
 
 
-def pictures(finished: Finished, folder: Path) -> str:
+def pictures(finished: Finished) -> str:
     """Return the HTML with the agent's pictures of one task, and the table by kind; '' if there is neither.
 
     Args:
-        finished: cells of one task with their results.
-        folder: folder of all cells.
+        finished: cells of one task with their results, each with the "place" of its files.
     """
     parts = []
     cell = _shown(finished)
     if cell is not None:
-        place = _place(folder, *cell)
+        place = Path(cell[1]["place"])
         for word, name in SHEETS.items():
-            path = next((p for p in (place / name, place / "run" / name) if p.is_file()), None) if place else None
+            path = next((p for p in (place / name, place / "run" / name) if p.is_file()), None)
             if path is not None:
                 data = base64.b64encode(path.read_bytes()).decode("ascii")
                 text = html.escape(f"Images that {cell[0].name} selected {word} often")
@@ -77,15 +76,6 @@ def _shown(finished: Finished) -> tuple[Cell, Mapping[str, Any]] | None:
     """Return the agent's first cell, or else that of the first strategy that selects."""
     selecting = [(cell, result) for cell, result in finished if cell.role in ("selection", "native")]
     return next((pair for pair in selecting if pair[0].label == AGENT), selecting[-1] if selecting else None)
-
-
-def _place(folder: Path, cell: Cell, result: Mapping[str, Any]) -> Path | None:
-    """Return the folder of a finished cell."""
-    for path in sorted(folder.glob(f"{cell.folder}-*/result.json")):
-        content = read_if_there(path) or {}
-        if all(content.get(key) == result.get(key) for key in ("key", "sources", "finished")):
-            return path.parent
-    return None
 
 
 def _by_kind(finished: Finished) -> str:

@@ -3,7 +3,6 @@
 import html
 import io
 import re
-import statistics
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 
 from det_seg_agent.compare.cells import EVEN, FULL, QUALITY, RANDOM, SHORT
 from det_seg_agent.compare.rows import Row, front, spread
+from det_seg_agent.compare.stats import band
 
 MARKERS = "sDv^<>Pp*hX8d"
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)), (0, (3, 1)))
@@ -82,28 +82,37 @@ def quality_over_cost(rows: Sequence[Row], unit: str) -> str:
     return svg(figure, f"{unit} over the images trained on")
 
 
-def learning_curves(rows: Sequence[Row], ratio: float) -> tuple[str, str] | None:
-    """Return an SVG of the mean curves of full data and of each strategy at a ratio, and the name of the values.
+def learning_curves(rows: Sequence[Row], ratio: float, over: str = "images") -> tuple[str, str] | None:
+    """Return an SVG of the curves of full data and of each strategy at a ratio, and the name of the values.
 
-    Returns None if no row has a curve.
+    A line is the mean over seeds, a band reaches from the lowest to the highest seed.
+
+    Args:
+        rows: the rows of a task.
+        ratio: the ratio.
+        over: "images" or "seconds" of the training, with its validations.
+
+    Returns:
+        None if no row has such a curve.
     """
-    chosen = [row for row in rows if row.ratio in (1.0, ratio)]
     figure = Figure(figsize=(8.4, 4.6), layout="constrained")
     ax = figure.subplots()
     style, name = styles(rows), ""
-    for row in chosen:
-        curves = [points for _, points in row.curves.values() if points]
-        if not curves:
+    for row in rows:
+        curves = row.curves if over == "images" else row.timed_curves
+        found = band([points for _, points in curves.values()]) if row.ratio in (1.0, ratio) else None
+        if found is None:
             continue
-        name = next(iter(row.curves.values()))[0]
-        steps = min(map(len, curves))
-        x = [statistics.fmean(points[i][0] for points in curves) for i in range(steps)]
-        y = [statistics.fmean(points[i][1] for points in curves) for i in range(steps)]
+        name = next(iter(curves.values()))[0]
+        x, y, low, high = found
         look = style[row.label]
-        ax.plot(x, y, ms=5, lw=1.2, markevery=max(1, steps // 8), label=row.label, **look)
+        if len(curves) > 1:
+            ax.fill_between(x, low, high, color=look["color"], alpha=0.1, lw=0)
+        ax.plot(x, y, ms=5, lw=1.2, markevery=max(1, len(x) // 8), label=row.label, **look)
     if not name:
         return None
-    ax.set(xlabel="images trained on", ylabel=name, xlim=(0, None))
+    unit = "images trained on" if over == "images" else "seconds of training and validation"
+    ax.set(xlabel=unit, ylabel=name, xlim=(0, None))
     ax.grid(alpha=0.25)
     _below(figure, ax)
-    return svg(figure, f"{name} over images, ratio {ratio:g}"), name
+    return svg(figure, f"{name} over {over}, ratio {ratio:g}"), name

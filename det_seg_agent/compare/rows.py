@@ -1,17 +1,17 @@
-"""Statistics over finished cells: means, spreads, and differences paired by seed. `compare.page` shows them."""
+"""The finished cells of each strategy and ratio, paired by seed with the controls'. `compare.summary` uses them."""
 
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from det_seg_agent.compare.cells import AGREE, CONTROLS, FULL, SHORT, Cell
+from det_seg_agent.compare.budgets import Finished, at_budget, paired, share
+from det_seg_agent.compare.cells import CONTROLS, FULL, SHORT, Cell
+from det_seg_agent.compare.figures import Figure, Result
 
 AGENT = "agent"
-Finished = Sequence[tuple[Cell, Mapping[str, Any]]]
-
-
-Results = Mapping[int, Mapping[str, Any]]  # seed -> result of its cell
+WHOLE = Figure("quality", "quality")
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,19 @@ class Row:
 
     Attributes:
         label, role, ratio: as in `Cell`.
-        quality: AP or mIoU in percent, by seed.
         budget: mean number of images trained on, divided by that of full training.
         images: mean number of images trained on.
-        wall, cpu: median seconds of a whole process: imports, data, training, our overhead and evaluation.
+        wall, cpu: median seconds of a whole process: imports, data, training, our overhead and evaluation; None if
+            every cell went on after a stop.
         wall_ratio, cpu_ratio: median of the seconds divided by those of full training with the same seed, if finished.
-        less: by control and seed, quality minus the control's at the same seed and ratio, if budgets agree.
+        results: by seed, the result.
+        pairs: by control and seed, the result and the control's, where `less` has a difference.
+        figure: the primary figure.
         selection: means over seeds of `selection.selection_figures`.
         metrics: means of further metrics in percent, by name.
         classes: mean IoU in percent, by class.
         curves: (name, [[images, value], ...]), by seed.
+        resumed: seeds whose cells went on after a stop, so that their seconds are not known.
         machines: machine, by seed.
         older: seeds whose results are from other versions of our sources.
         length: epochs or iterations of the cells.
@@ -38,21 +41,58 @@ class Row:
     label: str
     role: str
     ratio: float
-    quality: dict[int, float]
     budget: float
     images: float
-    wall: float
-    cpu: float
+    wall: float | None
+    cpu: float | None
     wall_ratio: float | None
     cpu_ratio: float | None
-    less: dict[str, dict[int, float]]
+    results: dict[int, Result]
+    pairs: dict[str, dict[int, tuple[Result, Result]]]
+    figure: Figure = WHOLE
     selection: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     classes: dict[str, float] = field(default_factory=dict)
     curves: dict[int, tuple[str, list[list[float]]]] = field(default_factory=dict)
     machines: dict[int, Any] = field(default_factory=dict)
     older: list[int] = field(default_factory=list)
+    resumed: list[int] = field(default_factory=list)
     length: str = ""
+
+    def values(self, figure: Figure) -> dict[int, float]:
+        """Return a figure by seed, where it is known."""
+        found = {seed: figure.value(result) for seed, result in self.results.items()}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def differences(self, control: str, figure: Figure) -> dict[int, float]:
+        """Return by seed a figure minus that of the control, where both are known."""
+        found = {}
+        for seed, (mine, other) in self.pairs.get(control, {}).items():
+            a, b = figure.value(mine), figure.value(other)
+            if a is not None and b is not None:
+                found[seed] = a - b
+        return found
+
+    @cached_property
+    def quality(self) -> dict[int, float]:
+        """The primary figure in percent, by seed."""
+        return self.values(self.figure)
+
+    @cached_property
+    def less(self) -> dict[str, dict[int, float]]:
+        """By control and seed, the primary figure minus the control's at the same seed and ratio, if budgets agree."""
+        return {control: self.differences(control, self.figure) for control in (SHORT, *CONTROLS)}
+
+    @property
+    def timed_curves(self) -> dict[int, tuple[str, list[list[float]]]]:
+        """(name, [[seconds, value], ...]) by seed, of the cells that did not go on after a stop."""
+        found = {}
+        for seed, result in self.results.items():
+            seconds = result["curve"].get("seconds") or []
+            if seconds and None not in seconds and not result.get("resumed"):
+                points = [[x, y] for x, (_, y) in zip(seconds, result["curve"]["points"])]
+                found[seed] = (str(result["curve"]["name"]), points)
+        return found
 
     @property
     def mean(self) -> float:
@@ -75,8 +115,13 @@ def spread(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def rows_of(finished: Finished) -> list[Row]:
-    """Return one row per strategy and ratio of one task: full data, then by falling ratio, controls first."""
+def rows_of(finished: Finished, figure: Figure = WHOLE) -> list[Row]:
+    """Return one row per strategy and ratio of one task: full data, then by falling ratio, controls first.
+
+    Args:
+        finished: cells of the task with their results.
+        figure: the figure that is compared.
+    """
     cells: dict[tuple[float, str], dict[int, list[tuple[Cell, Mapping[str, Any]]]]] = {}
     for cell, result in finished:
         cells.setdefault((cell.ratio, cell.label), {}).setdefault(cell.seed, []).append((cell, result))
@@ -88,70 +133,37 @@ def rows_of(finished: Finished) -> list[Row]:
         by_seed = found[ratio, label]
         results = list(by_seed.values())
         role = next(iter(cells[ratio, label].values()))[0][0].role
-        less = {}
+        pairs = {}
         for control in (SHORT, *CONTROLS):
             ratios = [key[0] for key in found if key[1] == control] if (role, control) == ("native", SHORT) else [ratio]
             others = [found[r, control] for r in ratios if (r, control) in found and control != label]
-            less[control] = {} if role == "full" else _paired(by_seed, others)
+            pairs[control] = {} if role == "full" else paired(by_seed, others)
+        timed = [result for result in results if not result.get("resumed")]
         rows.append(
             Row(
                 label,
                 role,
                 ratio,
-                {seed: float(result["quality"]) for seed, result in by_seed.items()},
                 statistics.fmean(map(share, results)),
                 statistics.fmean(r["images"] for r in results),
-                statistics.median(r["wall_s"] for r in results),
-                statistics.median(r["cpu_s"] for r in results),
+                statistics.median(r["wall_s"] for r in timed) if timed else None,
+                statistics.median(r["cpu_s"] for r in timed) if timed else None,
                 _ratio(by_seed, full, "wall_s"),
                 _ratio(by_seed, full, "cpu_s"),
-                less,
+                by_seed,
+                pairs,
+                figure,
                 _selection(results),
                 _means([r.get("metrics", {}) for r in results]),
                 _means([r.get("by_class", {}) for r in results]),
                 {seed: (r["curve"]["name"], r["curve"]["points"]) for seed, r in by_seed.items()},
                 {seed: r["machine"] for seed, r in by_seed.items()},
                 [seed for seed, r in by_seed.items() if r.get("older")],
+                [seed for seed, r in by_seed.items() if r.get("resumed")],
                 ", ".join(dict.fromkeys(str(r["schedule"]) for r in results)),
             )
         )
     return rows
-
-
-def share(result: Mapping[str, Any]) -> float:
-    """Return the budget of a finished cell: its images divided by those of full training."""
-    return float(result["images"] / result["full_images"])
-
-
-def at_budget(several: Finished) -> Mapping[str, Any]:
-    """Return the result of one cell, or interpolate two shorter schedules linearly at the budget between them.
-
-    Numbers are interpolated; curve and machine are those of the nearer schedule. If only one of the two is finished,
-    its result is returned.
-    """
-    if len(several) == 1:
-        return several[0][1]
-    (cell, low), (_, high) = sorted(several, key=lambda pair: pair[0].budget)
-    wanted = cell.matched(int(low["samples"]))
-    part = min(1.0, max(0.0, (wanted - share(low)) / (share(high) - share(low))))
-    near = {**(low if part < 0.5 else high)}
-    for key in ("quality", "images", "wall_s", "cpu_s"):
-        near[key] = low[key] + part * (high[key] - low[key])
-    for key in ("metrics", "by_class"):
-        both = [(name, low[key][name], high[key].get(name)) for name in low.get(key, {})]
-        near[key] = {name: a + part * (b - a) for name, a, b in both if a is not None and b is not None}
-    near["schedule"] = f"{low['schedule'].split()[0]} and {high['schedule']}"
-    return {**near, "older": bool(low.get("older") or high.get("older"))}
-
-
-def _paired(mine: Results, others: Sequence[Results]) -> dict[int, float]:
-    """Return by seed the quality minus that of the other result with the nearest budget, if budgets agree."""
-    less = {}
-    for seed, result in mine.items():
-        near = min((o[seed] for o in others if seed in o), key=lambda o: abs(share(o) - share(result)), default=None)
-        if near is not None and abs(share(near) - share(result)) <= AGREE + 1e-9:
-            less[seed] = float(result["quality"]) - float(near["quality"])
-    return less
 
 
 def _means(figures: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -162,11 +174,16 @@ def _means(figures: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _ratio(by_seed: Mapping[int, Any], full: Mapping[int, Any], key: str) -> float | None:
-    """Return the median ratio to full training of the same seed, or to the median full training if there is none."""
-    if not full:
+    """Return the median ratio to full training of the same seed, or to the median full training if there is none.
+
+    Cells that went on after a stop do not count.
+    """
+    full = {seed: r for seed, r in full.items() if not r.get("resumed")}
+    timed = {seed: r for seed, r in by_seed.items() if not r.get("resumed")}
+    if not full or not timed:
         return None
     typical = statistics.median(result[key] for result in full.values())
-    return statistics.median(r[key] / (full[seed][key] if seed in full else typical) for seed, r in by_seed.items())
+    return statistics.median(r[key] / (full[seed][key] if seed in full else typical) for seed, r in timed.items())
 
 
 def _selection(results: list[Mapping[str, Any]]) -> dict[str, Any]:

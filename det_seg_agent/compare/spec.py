@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from det_seg_agent.compare.cells import CONTROLS, FULL, SHORT
+from det_seg_agent.compare.report import Report
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.scenes import write_scenes
 from det_seg_agent.schedule import Schedule
@@ -38,6 +39,9 @@ class Block(BaseModel):
     )
     ratios: Any = Field(None, description="a list of ratios, or a mapping of ratio to seeds")
     seeds: list[int] = Field(default=[0], description="seeds of ratios given as a list", min_length=1)
+    report: dict[str, Any] = Field(
+        default_factory=dict, description="a mapping of what is compared and tested, see docs/compare.md"
+    )
 
 
 class Detection(Block):
@@ -61,6 +65,15 @@ class Comparison(BaseModel):
     title: str = Field("Comparison", description="title of the page")
     detection: dict[str, Any] | None = Field(None, description="a mapping, see docs/compare.md")
     segmentation: dict[str, Any] | None = Field(None, description="a mapping, see docs/compare.md")
+
+    def report(self, task: str) -> Report:
+        """Return what the tables of a task show and test.
+
+        Raises:
+            ConfigError: if a setting is invalid.
+        """
+        block = self.detection if task == "detection" else self.segmentation
+        return parse(Report, mapping((block or {}).get("report", {}), f"{task}.report"), f"{task}.report.")
 
 
 def mapping(value: Any, name: str) -> dict[str, Any]:

@@ -1,10 +1,8 @@
-"""The files of a comparison: results, failures and the lock. `compare.pool` builds on it."""
+"""The files of a comparison: results and failures. `compare.pool` builds on it."""
 
-import contextlib
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,10 @@ class Store:
         self.folder, self.keep_older = folder, keep_older
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
-        """Return the result of a finished cell, or None; "older" is True in a result from other sources."""
+        """Return the result of a finished cell, or None.
+
+        "older" is True in a result from other sources, and "place" is its folder.
+        """
         found = self._results(cell)
         current = [content for content in found if content["sources"] == sources(cell.task, cell.strategy)]
         if current or not (found and self.keep_older):
@@ -42,7 +43,8 @@ class Store:
 
     def _results(self, cell: Cell) -> list[dict[str, Any]]:
         paths = sorted(self.folder.glob(f"{cell.folder}-*/result.json"))
-        return [content for path in paths if (content := read_if_there(path)) and content.get("key") == cell.key]
+        found = [(path, read_if_there(path)) for path in paths]
+        return [{**r, "place": str(path.parent)} for path, r in found if r is not None and r.get("key") == cell.key]
 
     def place(self, cell: Cell) -> Path:
         """Return the folder for running a cell, named by its key and our sources; it contains no result."""
@@ -70,24 +72,6 @@ def clear(place: Path) -> None:
             raise ConfigError(f"{place}: holds something that is not a cell of a comparison; give another --folder.")
         shutil.rmtree(place)
     place.mkdir(parents=True, exist_ok=True)
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Lock `folder` against other comparisons.
-
-    Raises:
-        ConfigError: if another one is running in it.
-    """
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"{folder}: another comparison runs in it; wait, or give another --folder.") from None
-        yield
 
 
 def read_if_there(path: Path) -> dict[str, Any] | None:

@@ -57,6 +57,23 @@ def coco_metrics(
         kind: `bbox` or `segm`.
         max_det: the host's limit of detections per image.
     """
+    judge = evaluation(truth, predictions, image_ids, kind, max_det)
+    with contextlib.redirect_stdout(io.StringIO()):
+        judge.accumulate()
+    # `summarize` only supports a limit of 100. Axes: IoU, recall, class, area, limit.
+    precision, recall = judge.eval["precision"][..., -1], judge.eval["recall"]
+    ap = [precision[..., 0], precision[0, ..., 0], precision[5, ..., 0], *(precision[..., area] for area in (1, 2, 3))]
+    ar = [*(recall[..., 0, limit] for limit in (0, 1, 2)), *(recall[..., area, -1] for area in (1, 2, 3))]
+    return dict(zip(NAMES, map(_mean, (*ap, *ar))))
+
+
+def evaluation(
+    truth: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int], kind: str, max_det: int
+) -> Any:
+    """Return pycocotools' `COCOeval` after `evaluate`, which matches detections to objects.
+
+    The arguments are those of `coco_metrics`.
+    """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -77,12 +94,7 @@ def coco_metrics(
         judge = COCOeval(ground, ground.loadRes(predictions) if predictions else found, kind)
         judge.params.imgIds, judge.params.maxDets = ids, limits
         judge.evaluate()
-        judge.accumulate()
-    # `summarize` only supports a limit of 100. Axes: IoU, recall, class, area, limit.
-    precision, recall = judge.eval["precision"][..., -1], judge.eval["recall"]
-    ap = [precision[..., 0], precision[0, ..., 0], precision[5, ..., 0], *(precision[..., area] for area in (1, 2, 3))]
-    ar = [*(recall[..., 0, limit] for limit in (0, 1, 2)), *(recall[..., area, -1] for area in (1, 2, 3))]
-    return dict(zip(NAMES, map(_mean, (*ap, *ar))))
+    return judge
 
 
 def _mean(values: NDArray[np.float64]) -> float:

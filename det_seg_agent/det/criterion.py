@@ -21,6 +21,7 @@ class Sink(Protocol):
 
     def __call__(
         self,
+        *,
         index: Tensor,
         loss: Tensor,
         entropy: Tensor,
@@ -29,8 +30,10 @@ class Sink(Protocol):
         share: Tensor,
         sufficiency: Tensor | None,
         sample_loss: Tensor | None,
+        agreement: Tensor | None,
+        class_counts: Tensor | None,
     ) -> None:
-        """Take the signals; see `SignalBuffer.add`."""
+        """Take the signals; see `Selector.observe`."""
         ...
 
 
@@ -114,7 +117,7 @@ class SignalCriterion:
         loss = total * len(total)  # independent of the batch size
         entropy = self.split.entropy(preds, batch)
         features = self.split.features(preds) if self.tap is None else self.tap.last
-        enough = None if self.sufficiency is None else self.sufficiency.take()
+        enough, counts = (None, None) if self.sufficiency is None else self.sufficiency.take()
         image, share = own["credit_image"], own["credit_share"]
         objects = self.split.objects()
         if objects is None:
@@ -122,7 +125,20 @@ class SignalCriterion:
         else:  # an object's loss is its sample's; the rest, as that of the background, is shared by area
             rest = total - torch.zeros_like(total).index_add(0, image, objects)
             sample_loss = (objects / share + rest[image]) * len(total)
-        self.sink(own["credit_index"], loss, entropy, features, image, share, enough, sample_loss)
+        told = self.split.agreement(preds)
+        agreement = None if told is None else told[0] if told[1] else told[0][image]
+        self.sink(
+            index=own["credit_index"],
+            loss=loss,
+            entropy=entropy,
+            features=features,
+            image=image,
+            share=share,
+            sufficiency=enough,
+            sample_loss=sample_loss,
+            agreement=agreement,
+            class_counts=counts,
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
         return None

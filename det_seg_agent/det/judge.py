@@ -81,18 +81,7 @@ def figures(kept: dict[str, list[dict[str, Any]]], truth: Truth, max_det: int) -
     for kind, key in KINDS.items():
         if kind == "segm" and not (masks and all(a.get(key) for a in objects)):
             continue
-        predictions = [
-            {
-                "image_id": truth.ids[file],
-                "category_id": truth.category[row["class"]],
-                "score": row["score"],
-                key: row[key],
-            }
-            for file, rows in kept.items()
-            for row in rows
-            if row["class"] in truth.category
-        ]
-        results[kind] = coco_metrics(truth.content, predictions, truth.ids.values(), kind, max_det)
+        results[kind] = coco_metrics(truth.content, truth.results(kept, key), truth.ids.values(), kind, max_det)
     return results
 
 

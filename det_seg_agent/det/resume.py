@@ -102,7 +102,7 @@ def slim_states(last: Path, best: Path) -> None:
     last.with_name(OLD).unlink(missing_ok=True)
     for path in map(state_path, (last, best)):
         if path.exists():
-            state = torch.load(path, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
             state.pop("training", None)
             write(path, state)
 
@@ -111,8 +111,14 @@ def load_state(path: Path, epoch: int) -> dict[str, Any] | None:
     """Return the state in a file; None if the file does not exist or is of another epoch."""
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    state = read(path)
     return state if state["epoch"] == epoch else None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the state in a file, on the CPU; the file is read as far as it is used."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return state
 
 
 def epoch_of(checkpoint: Path) -> int:
@@ -137,7 +143,7 @@ def find_state(checkpoint: Path) -> dict[str, Any]:
         state = load_state(path, epoch)
         if state is not None:
             return state
-    known = [torch.load(path, weights_only=True, mmap=True)["epoch"] for path in paths if path.exists()]
+    known = [read(path)["epoch"] for path in paths if path.exists()]
     if known and epoch > max(known):
         raise ConfigError(
             f"resume={checkpoint}: it is of epoch {epoch + 1}, and the agent's state beside it of epoch "
@@ -220,5 +226,7 @@ def restore_training(trainer: Any, saved: dict[str, Any], gradients: bool) -> in
         text = f"the saved weights do not fit this model ({one_line(error, LIMIT // 2)}); resume with the same model."
         raise StateError(text) from error
     trainer.ema.updates = state["updates"]
+    for then, now in zip(state["optimizer"]["param_groups"], trainer.optimizer.param_groups):
+        then["fused"] = now.get("fused")  # as the host does: the kernel is that of this run's device
     trainer.optimizer.load_state_dict(state["optimizer"])
     return 0

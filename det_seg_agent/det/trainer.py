@@ -10,6 +10,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
+from det_seg_agent.det.classes import classes_of
 from det_seg_agent.det.criterion import SignalCriterion
 from det_seg_agent.det.dataset import IndexedDataset, image_files
 from det_seg_agent.det.heads import check_head
@@ -122,6 +123,7 @@ class AgentTrainerMixin(LoopMixin):
                 world_size=world_size,
                 samples=files,
                 applies_weights=True,
+                classes=classes_of(self.data, stock.dataset),
             )
         else:  # the host rebuilds its loaders after calibration (quantize=8), or out of memory with smaller batches
             refuse_other_samples(self.selector.samples, packed(files))

@@ -1,6 +1,7 @@
 """Ground truth for evaluation: a COCO JSON that matches the validation images, or their labels. `det.judge` uses it."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,25 @@ class Truth:
     category: dict[int, int]  # class index -> category id
     source: str  # description, for messages
     notes: list[str]  # differences from the labels, which the host evaluates on
+
+    def results(self, kept: Mapping[str, Sequence[Mapping[str, Any]]], key: str = "bbox") -> list[dict[str, Any]]:
+        """Return detections in COCO's result format, without those of classes that are not evaluated.
+
+        Args:
+            kept: by image file, the detections that the validator stored.
+            key: `bbox` or `segmentation`.
+        """
+        return [
+            {
+                "image_id": self.ids[file],
+                "category_id": self.category[row["class"]],
+                "score": row["score"],
+                key: row[key],
+            }
+            for file, rows in kept.items()
+            for row in rows
+            if row["class"] in self.category
+        ]
 
 
 def choose_json(dataset: Any, names: dict[int, str], args: Any, data: dict[str, Any], named: Any) -> Path | None:

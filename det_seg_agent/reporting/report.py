@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from det_seg_agent.files import printable, write_json
+from det_seg_agent.reporting.class_levels import plot_levels, write_levels
 from det_seg_agent.reporting.plots import plot_run
 from det_seg_agent.reporting.sheets import contact_sheets
 from det_seg_agent.reporting.trace import Trace, read_passes
@@ -107,6 +108,10 @@ class Report:
             table = self.selector.table
             with self._optional("the trace", f"pass {report.pass_index + 1} is missing in it"):
                 self.trace.write(report.pass_index, table, self.selector.selection.indices, table.score)
+        classes = self.selector.classes
+        if classes is not None and classes.passes:
+            with self._optional("classes.csv"):
+                write_levels(classes, self.folder)
         return report.line()
 
     def mark(self) -> None:
@@ -141,12 +146,15 @@ class Report:
         return self.closing(wall)
 
     def finish(self) -> None:
-        """Draw the plot and the two contact sheets."""
-        history, table = self.selector.history, self.selector.table
+        """Draw the plot, the heat map of the classes and the two contact sheets."""
+        history, table, classes = self.selector.history, self.selector.table, self.selector.classes
         with self._optional("the plot"):
             columns = ["selected", "score"]
             trace = () if self.trace is None else read_passes(self.trace.folder, columns, self._warn)
             plot_run(history, table.selected.numpy(), trace, self.folder)
+        if classes is not None and classes.passes:
+            with self._optional("the heat map of the classes"):
+                plot_levels(classes, self.folder)
         with self._optional("the contact sheets"):
             contact_sheets(self.files, table.selected, len(history), table.score, self.folder)
 

@@ -27,8 +27,8 @@ def rounded(values: np.ndarray) -> np.ndarray:
 class Trace:
     """Writes `folder/pass_0000.parquet` and so on; `read` returns all files as one table.
 
-    Columns: pass int16 (from 0), sample int32, selected bool, score float32, loss float32 and entropy float32. Loss
-    and entropy are null for samples that were not observed in the pass; unknown scores are null.
+    Columns: pass int16 (from 0), sample int32, selected bool, times uint8 (how often, where a strategy repeats), score,
+    loss, entropy and agreement float32. What was not observed in the pass is null, and so are unknown scores.
     """
 
     def __init__(self, folder: Path):
@@ -44,14 +44,15 @@ class Trace:
             score: (num_samples,) float32.
         """
         rows = len(table)
-        chosen = np.zeros(rows, bool)
-        chosen[selected.numpy()] = True
+        times = np.bincount(selected.numpy(), minlength=rows)
         unseen = table.last_pass.numpy() != pass_index
         columns = {"score": score.numpy(), "loss": table.loss.numpy(), "entropy": table.entropy.numpy()}
+        columns["agreement"] = table.agreement.numpy()
         data = {
             "pass": pa.array(np.full(rows, pass_index, np.int16)),
             "sample": pa.array(np.arange(rows, dtype=np.int32)),
-            "selected": pa.array(chosen),
+            "selected": pa.array(times > 0),
+            "times": pa.array(times.clip(max=255).astype(np.uint8)),
         }
         for name, values in columns.items():
             mask = np.isnan(values) | (unseen if name != "score" else False)

@@ -142,8 +142,11 @@ class AgentHook(Hook):
         run.done += 1
         self.begun = True
         if tap.signals is not None:
-            loss, entropy, features, enough = tap.signals
-            run.selector.observe(self._shown, loss, entropy, features, sufficiency=enough)
+            found, features = tap.signals
+            run.selector.observe(
+                self._shown, found.loss, found.entropy, features, sufficiency=found.sufficiency,
+                agreement=found.agreement, class_counts=found.counts,
+            )  # fmt: skip
         if run.by_iterations:
             if run.done >= run.iterations_of(run.selector.pass_index):
                 self._end_pass(runner, runner.iter + 1)

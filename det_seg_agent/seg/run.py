@@ -14,6 +14,7 @@ from det_seg_agent.schedule import is_full
 from det_seg_agent.seeding import random_state, set_random_state
 from det_seg_agent.seg.checkpoints import bare
 from det_seg_agent.seg.checks import batch_note, settings_of
+from det_seg_agent.seg.classes import classes_of
 from det_seg_agent.seg.index import SampleIndex, image_paths
 from det_seg_agent.seg.masks import Masks
 from det_seg_agent.seg.recipe import iterations_of, passes_of, plan, selects
@@ -102,6 +103,7 @@ class Run:
                 self.iterations = sum(
                     iterations_of(self._settings, p, length, samples, self.batch) for p in range(length)
                 )
+        self._classes = classes_of(loader.dataset, bare(runner.model))
         seed = runner.seed if self._settings.seed is None else self._settings.seed
         self._select_by(self._settings.model_copy(update={"seed": seed}), runner.seed)
         self.fixed = self.selector.strategy.fixed_budget
@@ -129,6 +131,7 @@ class Run:
         self.selector = Selector(
             len(loader.dataset), self.passes, settings, rank=rank, world_size=world, shuffle=loader.sampler.shuffle,
             batch=loader.batch_size, samples=self.index.paths, applies_weights=True,
+            classes=self._classes,
         )  # fmt: skip
         if self.stock:
             loader.sampler.attach(stock_sampler(loader.sampler, self.by_iterations, host_seed))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -62,22 +63,34 @@ def sufficiency(counts: Tensor) -> Tensor:
     return torch.minimum(precision, recall)
 
 
-def image_signals(
-    logits: Tensor, labels: Sequence[Tensor] | Tensor, ignore_index: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each image's loss, entropy and sufficiency, from logits and labels.
+@dataclass(frozen=True)
+class ImageSignals:
+    """Signals of B images, and what is counted by class.
 
-    The loss is the mean cross-entropy over valid pixels; the entropy is their mean entropy divided by ln(classes).
+    Attributes:
+        loss, entropy, sufficiency, agreement: (B,) float32, see `Signals`. Loss, entropy and agreement are NaN for an
+            image without valid pixels.
+        counts: (3, classes) float32: right, predicted and labelled pixels of each class.
+    """
+
+    loss: Tensor
+    entropy: Tensor
+    sufficiency: Tensor
+    agreement: Tensor
+    counts: Tensor
+
+
+def image_signals(logits: Tensor, labels: Sequence[Tensor] | Tensor, ignore_index: int) -> ImageSignals:
+    """Return the signals of images, from logits and labels.
+
+    The loss is the mean cross-entropy over valid pixels; the entropy is their mean entropy divided by ln(classes); the
+    agreement is the mean log-odds of the label against all other classes.
     Rows are processed in parts, which needs less memory than one float32 copy of the logits.
 
     Args:
         logits: (B, C, h, w) logits of the decode head, before up-sampling, of any float dtype; C = 1 means sigmoid.
         labels: B labels (H, W) int64, resized to the logits by nearest neighbour.
         ignore_index: label that does not count.
-
-    Returns:
-        Three (B,) float32 tensors; entropy and `sufficiency` are in [0, 1]. Loss and entropy are NaN for an image
-        without valid pixels.
     """
     with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
         logits = logits.detach()
@@ -86,12 +99,15 @@ def image_signals(
         label = resized(labels, logits.shape[2:])
         read = [_sums(*part, ignore_index) for part in zip(logits.split(step, 2), label.split(step, 1), strict=True)]
         sums, counts = (sum(column) for column in zip(*read, strict=True))
-        loss, entropy, valid = sums  # 0 / 0 = NaN without valid pixels
-        return loss / valid, entropy / valid, sufficiency(counts)
+        loss, entropy, margin, valid = sums  # 0 / 0 = NaN without valid pixels
+        return ImageSignals(loss / valid, entropy / valid, sufficiency(counts), margin / valid, counts.sum(1))
 
 
 def _sums(logits: Tensor, label: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Return sums over the valid pixels of some rows, (3, B): loss, entropy and pixels; and their `pixel_counts`."""
+    """Return sums over the valid pixels of some rows, (4, B), and their `pixel_counts`.
+
+    The sums are of loss, entropy, log-odds of the label, and pixels.
+    """
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], 1)
     classes, label = logits.shape[1], label.long()
@@ -103,7 +119,8 @@ def _sums(logits: Tensor, label: Tensor, ignore_index: int) -> tuple[Tensor, Ten
     chosen = below.gather(1, label.masked_fill(~valid, 0)[:, None])[:, 0]
     loss = total.log() - chosen
     entropy = (total.log() - share.mul_(below).sum(1) / total) / math.log(classes)
-    sums = torch.stack([(loss * valid).sum((1, 2)), (entropy * valid).sum((1, 2)), valid.sum((1, 2)).float()])
+    margin = -loss - torch.log(-torch.expm1(-loss.clamp(min=1e-6)))  # log p - log (1 - p)
+    sums = torch.stack([(each * valid).sum((1, 2)) for each in (loss, entropy, margin, valid.float())])
     return sums, pixel_counts(guess[:, 0], label, valid, classes)
 
 
@@ -129,7 +146,7 @@ class SignalTap:
         weighted: whether losses are weighted by image.
 
     Attributes:
-        signals: loss (B,), entropy (B,), features (B, F), sufficiency (B,) of the last training forward.
+        signals: signals and features (B, F) of the last training forward.
         weights: (B,) loss weights for the next forward, or None. Setting them copies them to the model's device
             without synchronisation.
 
@@ -139,7 +156,7 @@ class SignalTap:
 
     def __init__(self, model: Any, weighted: bool):
         check_model(model, weighted)
-        self.signals: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self.signals: tuple[ImageSignals, Tensor] | None = None
         self._weights: Tensor | None = None
         self._head, self._logits, self._features = seen_head(model), None, None
         encoder = model.neck if model.with_neck else model.backbone
@@ -180,8 +197,8 @@ class SignalTap:
         mode = kwargs.get("mode", args[2] if len(args) > 2 else "tensor")
         if mode == "loss" and self._logits is not None and self._features is not None:
             labels = [sample.gt_sem_seg.data.squeeze(0) for sample in samples]
-            loss, entropy, enough = image_signals(self._logits, labels, self._head.ignore_index)
-            self.signals = loss, entropy, pooled(self._features, self._head.in_index), enough
+            signals = image_signals(self._logits, labels, self._head.ignore_index)
+            self.signals = signals, pooled(self._features, self._head.in_index)
         self._logits = self._features = None
 
     def _weigh(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:

@@ -12,6 +12,7 @@ from det_seg_agent.strategies.base import (
     strategy_names,
 )
 from det_seg_agent.strategies.baselines import Full, Random, TopEntropy, TopLoss
+from det_seg_agent.strategies.classwise import Curated, RepeatFactor
 from det_seg_agent.strategies.data_agent.agent import Agent
 from det_seg_agent.strategies.data_agent_paper import DataAgentPaper
 from det_seg_agent.strategies.infobatch import InfoBatch
@@ -20,6 +21,7 @@ from det_seg_agent.strategies.quality import Even, Quality
 __all__ = [
     "Afss",
     "Agent",
+    "Curated",
     "DataAgentPaper",
     "Even",
     "Full",
@@ -27,6 +29,7 @@ __all__ = [
     "NoOptions",
     "Quality",
     "Random",
+    "RepeatFactor",
     "Request",
     "Selection",
     "Strategy",

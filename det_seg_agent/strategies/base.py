@@ -37,7 +37,7 @@ class Selection:
     """The samples of a pass and their loss weights.
 
     Attributes:
-        indices: (n,) int64, ascending and distinct.
+        indices: (n,) int64, ascending; a sample may be repeated if the strategy `repeats`.
         weights: (n,) float32 > 0, factors of the samples' losses; None means 1 for all.
     """
 
@@ -66,9 +66,11 @@ class Strategy(ABC):
     selects_all: ClassVar[bool] = False
     feature_dim: int | None = 0  # values that features are projected to; None: as they are; 0: no features
     keeps_features: bool = True  # whether `table.features` holds them
+    repeats: bool = False  # whether a selection may hold a sample more than once
     weighs: bool = False  # whether its selections have weights
     fixed_budget: bool = True  # whether a selection has the size that is asked for
     needs_sufficiency: bool = False  # whether it cannot do without that signal
+    needs_classes: bool = False  # whether it cannot do without `table.classes`
     needs_images: bool = False  # whether `observe_images` is called; all images of a pass are then kept in memory
 
     def __init__(self, table: ScoreTable, seed: int, options: Any):
@@ -192,13 +194,14 @@ def refuse_inert(options: BaseModel, defaults: BaseModel, inert: dict[str, str])
             raise ConfigError(f"agent.options.{name}={value!r} has no effect {why}. Remove it, or change that.")
 
 
-def check_selection(selection: Selection, num_samples: int, name: str) -> None:
+def check_selection(selection: Selection, num_samples: int, name: str, repeats: bool = False) -> None:
     """Refuse invalid indices or weights, which a user's own strategy may return.
 
     Args:
         selection: the selection to check.
         num_samples: number of samples in the data set.
         name: strategy and pass, for the message.
+        repeats: whether samples may be repeated.
 
     Raises:
         ConfigError: if the selection is empty, or an index is out of range, unsorted or repeated, or the weights are
@@ -210,7 +213,7 @@ def check_selection(selection: Selection, num_samples: int, name: str) -> None:
     wrong = chosen[(chosen < 0) | (chosen >= num_samples)]
     if len(wrong):
         raise ConfigError(f"{name} selects sample {int(wrong[0])}, and there are samples 0 to {num_samples - 1}.")
-    wrong = chosen[1:][chosen[1:] <= chosen[:-1]]
+    wrong = chosen[1:][chosen[1:] < chosen[:-1] if repeats else chosen[1:] <= chosen[:-1]]
     if len(wrong):
         raise ConfigError(
             f"{name} selects sample {int(wrong[0])} after itself or a later one; sort and list each once."

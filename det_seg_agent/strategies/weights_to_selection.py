@@ -22,26 +22,27 @@ def phases(total: int, seed: int) -> Tensor:
     return ((start + torch.arange(total, dtype=torch.float64) * GOLDEN) % 1).float()
 
 
-def rates(weight: Tensor, count: int, floor: float) -> Tensor:
-    """Return rates (N,) float32 that sum to `count`: min(1, floor * count / N + c * weight) with a suitable c.
+def rates(weight: Tensor, count: int, floor: float, cap: int = 1) -> Tensor:
+    """Return rates (N,) float32 that sum to `count`: min(cap, floor * count / N + c * weight) with a suitable c.
 
     Args:
         weight: (N,) float32 >= 0.
         count: size of a selection.
         floor: lowest rate, as a fraction of count / N.
+        cap: highest rate: how often a selection may hold a sample.
     """
     n, floor = len(weight), floor * count / len(weight)
     weight = weight + 1e-6
     total, cut = weight.sum(dtype=torch.float64), torch.zeros((), dtype=torch.bool)
-    while True:  # each round cuts more samples at 1, so that c rises, until no more are cut
+    while True:  # each round cuts more samples at the cap, so that c rises, until no more are cut
         left = n - int(cut.sum())
         if not left:
-            return torch.ones_like(weight)
-        scale = (count - (n - left) - floor * left) / float(total)
+            return torch.full_like(weight, cap)
+        scale = (count - cap * (n - left) - floor * left) / float(total)
         rate = floor + scale * weight
-        over = rate >= 1
+        over = rate >= cap
         if bool(torch.equal(over | cut, cut.expand(n))):
-            return rate.clamp_(max=1)
+            return rate.clamp_(max=cap)
         cut = over | cut
         total = weight.masked_fill(cut, 0).sum(dtype=torch.float64)
 
@@ -60,8 +61,12 @@ class Turns:
     def __init__(self, num_samples: int, seed: int | None):
         self.due = torch.zeros(num_samples) if seed is None else phases(num_samples, seed)
 
-    def take(self, weight: Tensor, count: int, floor: float, first: Tensor, draw: torch.Generator) -> Tensor:
+    def take(
+        self, weight: Tensor, count: int, floor: float, first: Tensor, draw: torch.Generator, cap: int = 1
+    ) -> Tensor:
         """Update the priorities and return the `count` samples with the highest, (count,) int64, ascending.
+
+        A sample of priority p is taken a second time as one of priority p - 1 would be taken once, and so on.
 
         Args:
             weight: (num_samples,) float32 >= 0, see `rates`; NaN counts as 1.
@@ -69,10 +74,13 @@ class Turns:
             floor: lowest rate, as a fraction of count / num_samples.
             first: (num_samples,) bool, samples to take before all others.
             draw: generator that breaks ties.
+            cap: how often a sample may be taken.
         """
-        self.due += rates(weight.nan_to_num(nan=1.0), count, floor)
-        indices = top(self.due + UNSEEN * first, count, draw)
-        self.due[indices] -= 1
+        self.due += rates(weight.nan_to_num(nan=1.0), count, floor, cap)
+        again = [self.due - copy for copy in range(1, cap)]
+        places = top(torch.cat([self.due + UNSEEN * first, *again]), count, draw)
+        indices = (places % len(self.due)).sort().values
+        self.due -= torch.bincount(indices, minlength=len(self.due))
         return indices
 
 

@@ -17,9 +17,9 @@ def test_of_boxes_by_hand() -> None:
     targets = torch.tensor([[[0.0, 0, 10, 10], [50, 50, 60, 60]]]).repeat(4, 1, 1)
     classes = torch.zeros(4, 2, 1)
     valid = torch.tensor([[1, 1], [1, 0], [0, 0], [1, 0]])[..., None]
-    got = of_boxes(scores, boxes, classes, targets, valid)
+    got, _ = of_boxes(scores, boxes, classes, targets, valid)
     assert got.tolist() == pytest.approx([0.5, 0.0, 1.0, 0.0])  # 2 of 3 right and 1 of 2 found; nothing; nothing to do
-    assert of_boxes(scores, boxes, classes[:, :0], targets[:, :0], valid[:, :0]).tolist() == [0, 0, 1, 1]
+    assert of_boxes(scores, boxes, classes[:, :0], targets[:, :0], valid[:, :0])[0].tolist() == [0, 0, 1, 1]
 
 
 def test_of_pixels_by_hand() -> None:

@@ -11,7 +11,9 @@ from det_seg_agent.compare.cells import AGREE, CONTROLS, EVEN, FULL, QUALITY, RA
 from det_seg_agent.compare.cli import main
 from det_seg_agent.compare.matrix import read
 from det_seg_agent.compare.page import page
+from det_seg_agent.compare.report import Report
 from det_seg_agent.compare.rows import Row, front, rows_of
+from det_seg_agent.compare.summary import summarise
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.schedule import Schedule
 from det_seg_agent.strategies.data_agent.agent import Agent
@@ -56,6 +58,15 @@ def test_every_comparison_has_its_controls(config: Path) -> None:
         ({"host": {"epochs": 2, "optimizer": "auto"}}, "optimizer=auto"),
         ({"host": {"epochs": 2, "optimizer": "SGD", "seed": 3}}, "detection.host.seed"),
         ({"strategy": ["loss"]}, "Did you mean detection.strategies"),
+        ({"report": {"margn": 1}}, "Did you mean detection.report.margin"),
+        ({"report": {"margin": 0}}, "report.margin=0: .*greater than 0"),
+        ({"report": {"primary": "mAP"}}, "report.primary='mAP'"),
+        ({"report": {"primary": "mIoU"}}, "primary=mIoU: it is a figure of the other task; give macro"),
+        ({"report": {"family": ["los"]}}, "family: 'los' is no strategy here, .* Valid: loss, loss 0.5"),
+        ({"report": {"family": ["loss 0.3"]}}, "family: 'loss 0.3' is no strategy here, or not at that ratio"),
+        ({"report": {"against": ["full"]}}, "report.against=.*full"),
+        ({"report": {"against": ["random", "random"]}}, "has one twice"),
+        ({"report": [1]}, "report=.1.: .* a mapping"),
         ({"scenes": {"wrong_label": 20}}, "Did you mean detection.scenes.wrong_labels"),
     ],
 )
@@ -100,14 +111,14 @@ def test_the_shorter_schedule_has_whole_epochs_on_both_sides_of_the_budget(
 
 
 def test_a_rule_with_its_own_budget_runs_once_a_seed(tmp_path: Path) -> None:
-    rule = {"strategy": "compare_runs:Rule", "options": {"native": True}}
-    strategies = [rule, "compare_runs:Rule", "loss"]
+    rule = {"strategy": "compare_strategies:Rule", "options": {"native": True}}
+    strategies = [rule, "compare_strategies:Rule", "loss"]
     content = {"agent": {"schedule": "oscillating", "low": 0.2}, "ratios": {0.3: [0, 1], 0.5: [0]}}
     _, cells = read(write(tmp_path / "c.yaml", strategies=strategies, **content))
     native = [cell for cell in cells if cell.role == "native"]
-    assert [(cell.label, cell.seed) for cell in native] == [("compare_runs:Rule, native", s) for s in (0, 1)]
+    assert [(cell.label, cell.seed) for cell in native] == [("compare_strategies:Rule, native", s) for s in (0, 1)]
     assert len({cell.key for cell in cells}) == len(cells) and "ratio" not in native[0].agent
-    fixed = [(cell.ratio, cell.seed) for cell in cells if cell.label == "compare_runs:Rule, fixed budget"]
+    fixed = [(cell.ratio, cell.seed) for cell in cells if cell.label == "compare_strategies:Rule, fixed budget"]
     assert fixed == [(0.3, 0), (0.5, 0), (0.3, 1)]
     with pytest.raises(ConfigError, match="native: .* Only detection can have it"):
         read(write_segmentation(tmp_path / "s.yaml", strategies=[rule]))
@@ -201,7 +212,7 @@ def test_the_shorter_schedule_is_interpolated_at_the_budget(tmp_path: Path) -> N
 
 
 def test_a_rule_with_its_own_budget_is_compared_where_budgets_agree(tmp_path: Path) -> None:
-    rule = {"label": "loss", "strategy": "compare_runs:Rule", "options": {"native": True}}
+    rule = {"label": "loss", "strategy": "compare_strategies:Rule", "options": {"native": True}}
     _, cells = read(write(tmp_path / "c.yaml", strategies=[rule], ratios={0.5: [0, 1]}))
     images = {"full": 100, "selection": 75, "native": 74}
     done = [(c, result_of(c, QUALITIES[c.label][c.seed], images.get(c.role, 50 * (c.epochs or 0)))) for c in cells]
@@ -226,10 +237,15 @@ def test_a_seed_without_its_own_full_run_is_compared_with_the_others(tmp_path: P
     assert loss.cpu_ratio == pytest.approx(0.55) and len(loss.quality) == 2
 
 
+def shown(title: str, text: str, command: str, done: list[Any], missing: dict[str, str], **report: Any) -> str:
+    """Return the page of detection cells."""
+    return page(title, text, command, done, missing, [summarise("detection", done, Report(**report))])
+
+
 def test_the_page_holds_every_number_and_nothing_from_elsewhere(tmp_path: Path) -> None:
     done = finished_of(tmp_path)
-    text = page("A <title>", "yaml: here", "python tools/compare.py c.yaml", done, {"detection x": "failed"})
-    for piece in ("A &lt;title&gt;", "36.00 ± 1.41", "+2.00 ± 1.41 (+3.00, +1.00)", "+5.50", "55 %", "yaml: here"):
+    text = shown("A <title>", "yaml: here", "python tools/compare.py c.yaml", done, {"detection x": "failed"})
+    for piece in ("A &lt;title&gt;", "36.00 ± 1.41", "+2.00 (+3.00, +1.00)", "+5.50", "55 %", "yaml: here"):
         assert piece in text
     assert "loss 0.5" in text and "hard" in text and "60 % (50, 70)" in text and "detection x" in text
     assert text.count("<svg") == 2 and "<script" not in text
@@ -239,8 +255,8 @@ def test_the_page_holds_every_number_and_nothing_from_elsewhere(tmp_path: Path) 
         row = name if name == FULL else f"{name} 0.5"
         mean = sum(figures) / 2
         assert table["Further figures, %, means over seeds"][row] == [f"{mean + 7.5:.2f}", f"{mean - 4.25:.2f}"]
-        assert table["AP and cost"][row][4] == ("100.0 %" if name == FULL else "75.0 %")
-    assert table["Paired differences of AP"]["loss 0.5"][1] == "+2.00 ± 1.41 (+3.00, +1.00)"
+        assert table["AP and cost"][row][5] == ("100.0 %" if name == FULL else "75.0 %")
+    assert table["Paired differences of AP"]["loss 0.5"][0] == "+2.00 (+3.00, +1.00)"
 
 
 def tables_of(text: str) -> dict[str, dict[str, list[str]]]:
@@ -265,14 +281,14 @@ def test_rows_of_other_seeds_machines_and_sources_are_marked(tmp_path: Path) -> 
         if cell.label == EVEN:
             result |= {"machine": {"torch": str(2 + cell.seed)}, "older": cell.seed == 1}
         done.append((cell, result))
-    text = page("Title", "", "", done, {})
-    table = {name: (row[1], row[-1]) for name, row in tables_of(text)["AP and cost"].items()}
+    text = shown("Title", "", "", done, {})
+    table = {name: (row[2], row[-1]) for name, row in tables_of(text)["AP and cost"].items()}
     assert table["agent 0.5"] == ("0, 1", "1") and table["entropy 0.5"] == ("0 \N{DAGGER}", "1")
     assert table["random 0.5"] == ("0, 1", "2")
     assert table["even 0.5"] == ("0, 1 (\N{DOUBLE DAGGER} 1)", "1 (seed 0), 2 (seed 1)")
     machines = tables_of(text)
     assert machines["Machine 1"] == {"torch": ["2"]} and machines["Machine 2"] == {"torch": ["3"]}
-    one = page("Title", "", "", [(cell, {**result, "machine": {"torch": "2"}}) for cell, result in done], {})
+    one = shown("Title", "", "", [(cell, {**result, "machine": {"torch": "2"}}) for cell, result in done], {})
     assert "Versions and machine" in tables_of(one) and "Machine 1" not in one
 
 

@@ -13,13 +13,14 @@ import pytest
 from compare_runs import write, write_segmentation
 from ultralytics import YOLO
 
-from det_seg_agent.compare import child, fingerprint
+from det_seg_agent.compare import fingerprint
 from det_seg_agent.compare.cells import Cell
 from det_seg_agent.compare.cli import listed
 from det_seg_agent.compare.detection import Detection
 from det_seg_agent.compare.fingerprint import portable, sources
 from det_seg_agent.compare.matrix import read
 from det_seg_agent.compare.pool import Runner
+from det_seg_agent.compare.segmentation import Segmentation
 from det_seg_agent.compare.store import Store
 from det_seg_agent.det.coco_convert import prepare_data
 from det_seg_agent.scenes import write_scenes
@@ -30,7 +31,7 @@ def resolved(path: Path, data: str, **host: Any) -> dict[str, str]:
     cell = read(path, data)[1][0]
     cell = replace(cell, host={**cell.host, **host})
     place = path.parent / "prepare"
-    adapter = Detection(cell, place) if cell.task == "detection" else child._Segmentation(cell, place)
+    adapter = Detection(cell, place) if cell.task == "detection" else Segmentation(cell, place)
     return adapter.prepare()
 
 
@@ -238,7 +239,8 @@ def test_what_is_finished_stays_and_is_known_by_key_and_sources(
     places.append(finish(store, cell, now, "2026-01-03"))
     assert len(set(places)) == 3 and all((place / "result.json").exists() for place in places)
     for each in (store, keeping):
-        assert each.result(cell) == {"key": cell.key, "sources": now, "finished": "2026-01-03", "quality": 1.0}
+        known = {"key": cell.key, "sources": now, "finished": "2026-01-03", "quality": 1.0}
+        assert each.result(cell) == {**known, "place": str(places[-1])}
         assert not each.is_older(cell)
     other = replace(cell, resolved={"data": "other"})
     assert store.result(other) is None and not store.is_older(other) and keeping.result(other) is None

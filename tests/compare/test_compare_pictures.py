@@ -48,7 +48,7 @@ def finish(folder: Path, cell: Cell, **result: Any) -> tuple[Cell, dict[str, Any
     """Leave a finished cell."""
     place = folder / f"{cell.folder}-abcdef"
     place.mkdir(parents=True, exist_ok=True)
-    content = {"key": cell.key, "sources": "s", "finished": "now", **result}
+    content = {"key": cell.key, "sources": "s", "finished": "now", "place": str(place), **result}
     (place / "result.json").write_text(json.dumps(content))
     return cell, content
 
@@ -76,7 +76,7 @@ def test_the_page_holds_the_agents_pictures_and_how_often_each_kind(tmp_path: Pa
     assert sum(figures["numbers"].values()) == IMAGES and figures["numbers"]["duplicate"] == 12
     done = [finish(tmp_path, cell, selection=figures if cell.role == "selection" else {}) for cell in cells]
     mean = (2 * 12 + 28) / 3 / IMAGES
-    text = pictures(done, tmp_path)
+    text = pictures(done)
     table = dict(re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', text))
     assert table.keys() == {"random 0.5", "even 0.5", "quality 0.5", "loss 0.5", "agent 0.5"}
     values = dict(zip(figures["numbers"], re.findall(r"<td>(.*?)</td>", table["agent 0.5"]), strict=True))
@@ -87,14 +87,14 @@ def test_the_page_holds_the_agents_pictures_and_how_often_each_kind(tmp_path: Pa
         cell = next(cell for cell in cells if cell.label == label)
         (tmp_path / f"{cell.folder}-abcdef" / "run").mkdir()
         Image.new("L", (8, 8), grey).save(tmp_path / f"{cell.folder}-abcdef" / "run/most_selected.jpg")
-    [data] = re.findall(r'src="data:image/jpeg;base64,(.*?)"', pictures(done, tmp_path))
+    [data] = re.findall(r'src="data:image/jpeg;base64,(.*?)"', pictures(done))
     assert abs(Image.open(io.BytesIO(base64.b64decode(data))).getpixel((4, 4)) - 50) < 4, "the agent's, not the loss's"
-    assert "Images that detection agent 0.5 seed 0 selected most often" in pictures(done, tmp_path)
+    assert "Images that detection agent 0.5 seed 0 selected most often" in pictures(done)
 
 
 def test_nothing_selected_has_no_section(tmp_path: Path) -> None:
     _, cells = read(write(tmp_path / "c.yaml"))
-    assert pictures([finish(tmp_path, cells[0], selection={})], tmp_path) == ""
+    assert pictures([finish(tmp_path, cells[0], selection={})]) == ""
 
 
 def test_a_model_of_its_own_stands_beside_the_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,14 +5,18 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from class_rows import some_classes
+from cuda_runs import needs_cuda
 
 from det_seg_agent import Selection, SelectionSampler, Selector, Strategy, register
 from det_seg_agent.errors import StateError
 from det_seg_agent.features import Projector
 from det_seg_agent.reporting.trace import Trace, read
 from det_seg_agent.schedule import Schedule
+from det_seg_agent.seeding import random_state, set_random_state
 from det_seg_agent.signals import SignalBuffer
 from det_seg_agent.strategies import Agent, Request, base, strategy_names
 from det_seg_agent.strategies.data_agent.options import AgentOptions
@@ -149,23 +153,44 @@ def test_signals_are_credited_by_share_and_broken_ones_dropped() -> None:
 
 @pytest.mark.parametrize("name", strategy_names())
 def test_every_strategy_selects_what_is_asked_and_resumes(name: str) -> None:
-    whole = Selector(120, 8, strategy=name, ratio=0.4, applies_weights=True)
+    whole = Selector(120, 8, strategy=name, ratio=0.4, applies_weights=True, classes=some_classes(120))
     chosen = run(whole, range(8))
     counts = [120 if name == "full" else whole.settings.count_at(p, 8, 120) for p in range(8)]
     assert [len(c) for c in chosen] == counts
     for c in chosen:
-        assert len(c.unique()) == len(c) and c.min() >= 0 and c.max() < 120
-    first = Selector(120, 8, strategy=name, ratio=0.4, applies_weights=True)
+        assert (len(c.unique()) == len(c) or whole.strategy.repeats) and c.min() >= 0 and c.max() < 120
+    first = Selector(120, 8, strategy=name, ratio=0.4, applies_weights=True, classes=some_classes(120))
     run(first, range(4))
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
     file.seek(0)
-    second = Selector(120, 8, strategy=name, ratio=0.4, applies_weights=True)
+    second = Selector(120, 8, strategy=name, ratio=0.4, applies_weights=True, classes=some_classes(120))
     second.load_state_dict(torch.load(file, weights_only=True))
     for a, b in zip(run(second, range(4, 8)), chosen[4:], strict=True):
         assert torch.equal(a, b)
     assert second.history[-1]["images"] == whole.history[-1]["images"] == sum(counts)
     assert torch.equal(second.table.selected, whole.table.selected)
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", ["agent", "data_agent_paper", "infobatch"])
+def test_a_state_that_was_loaded_to_a_device_goes_on(name: str) -> None:
+    """As mmengine loads its checkpoints, or `torch.load(..., map_location="cuda")`."""
+    first, second = (
+        Selector(120, 8, strategy=name, ratio=0.4, applies_weights=True, classes=some_classes(120)) for _ in range(2)
+    )
+    run(first, range(4))
+    state, random = io.BytesIO(), io.BytesIO()
+    torch.save(first.state_dict(), state)
+    torch.save(random_state(), random)
+    drawn = torch.rand(3), torch.rand(3, device="cuda"), np.random.rand()
+    for file in (state, random):
+        file.seek(0)
+    second.load_state_dict(torch.load(state, map_location="cuda", weights_only=True))
+    assert all(torch.equal(a, b) for a, b in zip(run(first, range(4, 8)), run(second, range(4, 8)), strict=True))
+    set_random_state(torch.load(random, map_location="cuda", weights_only=True))
+    again = torch.rand(3), torch.rand(3, device="cuda"), np.random.rand()
+    assert torch.equal(again[0], drawn[0]) and torch.equal(again[1], drawn[1]) and again[2] == drawn[2]
 
 
 @pytest.mark.parametrize("name", ["agent", "data_agent_paper"])
@@ -341,7 +366,9 @@ def test_levels_compare_within_a_pass_and_average_over_passes() -> None:
 
     def see(loss: torch.Tensor, entropy: torch.Tensor, sufficiency: torch.Tensor) -> None:
         relative = torch.stack([loss, entropy, sufficiency], 1)
-        levels.update(SampleSignals(index, loss, entropy, sufficiency, relative))
+        levels.update(
+            SampleSignals(index, loss, entropy, sufficiency, torch.full((len(index),), float("nan")), relative)
+        )
 
     see(loss, loss, unknown)
     first = levels.known(index)
@@ -365,7 +392,8 @@ def test_samples_without_finite_signals_are_not_selected_for_ever(name: str) -> 
     broken = torch.arange(n) < 20
     g = torch.Generator().manual_seed(0)
     loss, features = torch.rand(n, generator=g), torch.randn(n, 8, generator=g)
-    selector = Selector(n, passes, strategy=name, ratio=0.5, final_full=0, applies_weights=True)
+    given = {"strategy": name, "ratio": 0.5, "final_full": 0, "applies_weights": True, "classes": some_classes(n)}
+    selector = Selector(n, passes, **given)
     times = torch.zeros(n)
     for p in range(passes):
         chosen = selector.begin_pass(p).indices

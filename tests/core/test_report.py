@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from class_rows import some_classes
 from PIL import Image
 
 from det_seg_agent import Selection, Selector, Strategy
@@ -62,7 +63,9 @@ def report_of(folder: Path, full_images: int | None = None, batch: int = 1, **se
     files = [folder / f"{i:02d}.png" for i in range(SAMPLES)]
     for i, file in enumerate(files):
         Image.new("L", (8, 8), 6 * i).save(file)
-    selector = Selector(SAMPLES, PASSES, batch=batch, applies_weights=True, **{"ratio": 0.4, **settings})
+    selector = Selector(
+        SAMPLES, PASSES, batch=batch, applies_weights=True, classes=some_classes(SAMPLES), **{"ratio": 0.4, **settings}
+    )
     return Report(folder, selector, [str(file) for file in files], True, full_images)
 
 
@@ -100,7 +103,7 @@ def test_every_strategy_leaves_everything(tmp_path: Path, strategy: str) -> None
     history = made.selector.history
     table = read(tmp_path / "trace")
     assert table is not None and len(table) == PASSES * SAMPLES
-    counts = table.group_by("pass").aggregate([("selected", "sum")])["selected_sum"].to_pylist()
+    counts = table.group_by("pass").aggregate([("times", "sum")])["times_sum"].to_pylist()
     assert counts == [row["selected"] for row in history] == [row["agent/selected"] for row in rows]
     assert all((tmp_path / name).stat().st_size > 1000 for name in PICTURES)
     written = json.loads((tmp_path / "metrics.json").read_text())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from class_rows import some_classes
 
 from det_seg_agent import ConfigError, Request, Selection, Selector, StateError, Strategy
 from det_seg_agent.schedule import Schedule
@@ -151,7 +152,8 @@ def observe(selector: Selector, p: int, batch: int = 16, skip: int = 0) -> None:
     for i, rows in enumerate(torch.tensor(list(selector.sampler)).split(batch)):
         if i >= skip:
             drift = 1 + 5 / (1 + i + p)
-            selector.observe(rows, drift * loss[rows], entropy[rows], features[rows], sufficiency=1 - entropy[rows])
+            more = {"sufficiency": 1 - entropy[rows], "agreement": -loss[rows], "class_counts": torch.ones(3, 5)}
+            selector.observe(rows, drift * loss[rows], entropy[rows], features[rows], **more)
 
 
 @pytest.mark.parametrize(
@@ -179,16 +181,15 @@ def test_a_state_of_another_schedule_is_refused(then: dict[str, Any], now: dict[
 
 def test_a_state_of_an_older_version_is_refused() -> None:
     state = Selector(20, 8).state_dict()
-    del state["drifts"]
-    state["settings"]["preset"] = "default"
-    with pytest.raises(StateError, match="made by an older version of det_seg_agent. Resume with that version"):
-        Selector(20, 8).load_state_dict(state)
+    for other in ({**state, "format": 0}, {key: value for key, value in state.items() if key != "format"}):
+        with pytest.raises(StateError, match="made by another version of det_seg_agent. Resume with that version"):
+            Selector(20, 8).load_state_dict(other)
 
 
 @pytest.mark.parametrize("name", strategy_names())
 def test_a_state_within_a_pass_holds_what_was_seen(name: str) -> None:
     def make() -> Selector:
-        return Selector(120, 8, strategy=name, ratio=0.4, applies_weights=True)
+        return Selector(120, 8, strategy=name, ratio=0.4, applies_weights=True, classes=some_classes(120))
 
     whole = make()
     for p in range(4):

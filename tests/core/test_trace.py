@@ -33,9 +33,11 @@ def test_a_pass_comes_back_with_nulls_where_nothing_is_known(tmp_path: Path) -> 
         "pass": "int16",
         "sample": "int32",
         "selected": "bool",
+        "times": "uint8",
         "score": "float",
         "loss": "float",
         "entropy": "float",
+        "agreement": "float",
     }
     rows = got.to_pydict()
     assert rows["pass"] == [7] * 4

@@ -63,7 +63,10 @@ def test_signals_sum_to_the_stock_loss_and_leave_gradients_alone(
         model.class_weights = torch.tensor([0.5, 1.0, 1.5, 0.7, 1.3])
     got: list[Any] = []
     results = []
-    for criterion in (v8DetectionLoss(model), SignalCriterion(v8DetectionLoss(model), lambda *a: got.append(a))):
+    for criterion in (
+        v8DetectionLoss(model),
+        SignalCriterion(v8DetectionLoss(model), lambda **signals: got.append(signals)),
+    ):
         model.criterion = criterion
         model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -73,7 +76,7 @@ def test_signals_sum_to_the_stock_loss_and_leave_gradients_alone(
     (loss_a, items_a, grads_a), (loss_b, items_b, grads_b) = results
     assert torch.equal(loss_a, loss_b) and list(items_a) == list(items_b)
     assert len(grads_a) == len(grads_b) and all(torch.equal(a, b) for a, b in zip(grads_a, grads_b, strict=True))
-    index, loss, entropy, features, *_ = got[0]
+    index, loss, entropy, features = (got[0][name] for name in ("index", "loss", "entropy", "features"))
     assert index.tolist() == [10, 11, 12, 13]
     total = torch.stack(list(items_b.values())).sum()
     assert loss.mean().item() == pytest.approx(total.item(), rel=1e-4)
@@ -84,7 +87,7 @@ def test_parts_sum_to_the_loss_items_and_an_empty_image_has_no_box_loss(model_ya
     model = DetectionModel(model_yaml, nc=5, verbose=False).train()
     model.args = get_cfg()
     seen: list[torch.Tensor] = []
-    criterion = SignalCriterion(v8DetectionLoss(model), lambda *a: None)
+    criterion = SignalCriterion(v8DetectionLoss(model), lambda **signals: None)
     inner = criterion._emit
     criterion._emit = lambda *a: (seen.append(criterion.parts()), inner(*a))  # type: ignore[method-assign]
     model.criterion = criterion
@@ -96,7 +99,7 @@ def test_parts_sum_to_the_loss_items_and_an_empty_image_has_no_box_loss(model_ya
 def test_weights_scale_each_images_loss(model_yaml: str) -> None:
     model = DetectionModel(model_yaml, nc=5, verbose=False).train()
     model.args = get_cfg()
-    criterion = SignalCriterion(v8DetectionLoss(model), lambda *a: None)
+    criterion = SignalCriterion(v8DetectionLoss(model), lambda **signals: None)
     parts: list[torch.Tensor] = []
     inner = criterion._emit
     criterion._emit = lambda *a: (parts.append(criterion.parts()), inner(*a))  # type: ignore[method-assign]

@@ -12,7 +12,7 @@ from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from det_seg_agent import ConfigError
-from det_seg_agent.det.resume import find_state
+from det_seg_agent.det.resume import find_state, grab_training, restore_training
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.reporting.trace import read
 
@@ -88,6 +88,17 @@ def test_a_checkpoint_without_its_state_is_refused_with_those_that_have_one(fini
     assert "epoch3.pt (epoch 4)" in str(error.value)
     with pytest.raises(ConfigError, match="its run is finished.*can be resumed there: epoch0.pt"):
         find_state(weights / "last.pt")
+
+
+def test_a_resumed_run_has_the_optimizers_kernel_of_its_own_device(finished: Any) -> None:
+    """The host builds a fused Adam on a GPU, and its loss scaling relies on it; the state may be of a CPU."""
+    saved = {"training": grab_training(finished, 0)}
+    for group in finished.optimizer.param_groups:
+        group["fused"] = True
+    restore_training(finished, saved, gradients=False)
+    assert all(group["fused"] is True for group in finished.optimizer.param_groups)
+    for group in finished.optimizer.param_groups:
+        group["fused"] = None
 
 
 def test_a_stock_resume_in_between_is_noticed(model_yaml: str, data_yaml: str, tmp_path: Path) -> None:

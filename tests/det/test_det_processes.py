@@ -79,19 +79,14 @@ def one_process(ranks: list[dict[str, Any]]) -> Selector:
         assert torch.equal(selector.begin_pass(p).indices, chosen), "two processes select what one does"
         for rank in ranks:
             buffer = SignalBuffer(Projector(selector.strategy.feature_dim, selector.settings.seed or 0))
-            for given, more in rank["stream"][p]:
-                buffer.add(*reordered(*given), **more)
+            for _, given in rank["stream"][p]:
+                buffer.add(**{name: value for name, value in given.items() if name != "class_counts"})
             sums = SampleSums(48, FeatureStore(48))
             sums.add(*Drift().push(buffer.drain(), last=True))
             selector.sums.merge(*sums.block(0, 0))
         selector.buffer.projector.in_features = buffer.projector.in_features
         selector.end_pass(sum(len(rank["shown"][p]) for rank in ranks))
     return selector
-
-
-def reordered(index: Any, loss: Any, entropy: Any, features: Any, *more: Any) -> tuple[Any, ...]:
-    """Return `Selector.observe`'s arguments as `SignalBuffer.add` takes them."""
-    return loss, entropy, features, index, *more
 
 
 @pytest.mark.parametrize("processes", [2, 3])

@@ -1,8 +1,6 @@
 """Waits of the host for the device in a training step: the stock loss's, and none of ours."""
 
-import warnings
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +50,8 @@ def prepared(folder: Path, name: str, mode: str, images: int, device: str = "cpu
     batch = batch_of(model, where=tuple(sorted([*range(0, images, 2)] * 2)), images=images)
     index = torch.arange(images)
     batch.update(credit_index=index, credit_image=index, credit_share=torch.ones(images))
+    if "batch_idx" in batch:
+        batch["credit_object"] = batch["batch_idx"].long()
     if mode == "weighted":
         batch["loss_weight"] = torch.linspace(0.5, 2, images)
     if mode != "stock":
@@ -87,34 +87,3 @@ def test_signals_add_no_wait_and_weights_none_that_grow_with_the_batch(name: str
     assert [waits(tmp_path, name, "ours", images) for images in (4, 12)] <= stock
     more = [waits(tmp_path, name, "weighted", images) - n for images, n in zip((4, 12), stock, strict=True)]
     assert more[0] == more[1] <= 0, more
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch counts waits for a GPU only where there is one")
-def test_a_gpu_is_not_waited_for(tmp_path: Path) -> None:
-    """As torch counts them: handing over signals never waits, and a step waits as often as the stock one."""
-    for name in MODELS:
-        counts = []
-        for mode in ("stock", "ours"):
-            model, batch = prepared(tmp_path, name, mode, 12, "cuda")
-            if mode == "ours":
-                model.criterion._emit = strict(model.criterion._emit)
-            torch.cuda.set_sync_debug_mode("warn")
-            try:
-                with warnings.catch_warnings(record=True) as found:
-                    warnings.simplefilter("always")
-                    step(model, batch)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-            counts.append(sum("synchronizing" in str(warning.message) for warning in found))
-        assert counts[1] <= counts[0], name
-
-
-def strict(emit: Callable[..., None]) -> Callable[..., None]:
-    """Return a function that fails where it waits for the GPU."""
-
-    def strictly(*args: Any) -> None:
-        torch.cuda.set_sync_debug_mode("error")
-        emit(*args)
-        torch.cuda.set_sync_debug_mode("warn")
-
-    return strictly

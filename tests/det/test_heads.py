@@ -60,7 +60,7 @@ def tap(model: Any) -> list[Any]:
     if hasattr(model, "criterion"):
         del model.criterion
     got: list[Any] = []
-    model.criterion = SignalCriterion(model.init_criterion(), lambda *a: got.append(a), model.model[-1])
+    model.criterion = SignalCriterion(model.init_criterion(), lambda **signals: got.append(signals), model.model[-1])
     emit = model.criterion._emit
 
     def spying(*args: Any) -> None:
@@ -119,7 +119,8 @@ def test_images_losses_sum_to_the_stock_loss_with_its_gradients(name: str, case:
     assert sum(g is not None for g in grads) > 20
     for a, b in zip(stock_grads, grads, strict=True):
         assert (a is None) == (b is None) and (a is None or torch.equal(a, b))
-    parts, total, (index, signal, entropy, features, *_) = got
+    parts, total, signals = got
+    index, signal, entropy, features = (signals[key] for key in ("index", "loss", "entropy", "features"))
     assert torch.allclose(parts.sum(0), torch.stack(list(items.values())).float(), rtol=1e-4, atol=1e-6)
     assert total.sum().item() * scale_of(model) == pytest.approx(loss.sum().item(), rel=1e-4)
     assert torch.equal(signal, total * 4) and index.tolist() == [10, 11, 12, 13] and signal.std() > 0
@@ -364,7 +365,7 @@ def test_losses_and_heads_that_are_not_known_are_refused_by_name(tmp_path: Path)
 
     model = build(tmp_path, "yolo26n")
     with pytest.raises(ConfigError, match="its loss is Own"):
-        SignalCriterion(E2ELoss(model, Own), lambda *a: None)
+        SignalCriterion(E2ELoss(model, Own), lambda **signals: None)
     with pytest.raises(ConfigError, match="the head Conv2d is not known"):
         heads.find_head(torch.nn.Conv2d(1, 1, 1))
 

@@ -1,40 +1,35 @@
 """Comparisons of tiny runs."""
 
+import contextlib
+import json
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 from det_runs import write_model
-from pydantic import BaseModel
 from seg_runs import CONFIG, TINY
 
-from det_seg_agent import Strategy
+from det_seg_agent.compare import child
+from det_seg_agent.compare.cells import Cell
+from det_seg_agent.compare.processes import Outcome, Processes
+from det_seg_agent.compare.store import clear
 
 SCENES = {"train": 16, "val": 4, "size": 64}
 
 
-class Broken(Strategy):
-    """Fails when it is asked."""
+class Here(Processes):
+    """Runs steps in this process, which has imported the toolboxes already; a cell never goes on."""
 
-    def select(self, request: Any) -> Any:
-        """Raise."""
-        raise RuntimeError("on purpose")
-
-
-class NativeOptions(BaseModel):
-    """Whether the budget follows from the rule."""
-
-    native: bool = False
-
-
-class Rule(Strategy):
-    """Has a rule that may set its own budget."""
-
-    Options = NativeOptions
-
-    def select(self, request: Any) -> Any:
-        """Raise."""
-        raise NotImplementedError
+    def run(self, step: str, cell: Cell, place: Path, *_: Any, **__: Any) -> Outcome:
+        """Run a step in an empty folder."""
+        clear(place)
+        (place / "cell.json").write_text(json.dumps(asdict(cell)))
+        began = time.perf_counter(), time.process_time()
+        with (place / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            status = child.main([step, str(place)])
+        return Outcome(status, time.perf_counter() - began[0], time.process_time() - began[1])
 
 
 def write(path: Path, **content: Any) -> Path:
@@ -60,6 +55,7 @@ def write_segmentation(path: Path, **content: Any) -> Path:
         "train_dataloader.dataset.pipeline.3.crop_size": 64,
         "log_level": "ERROR",
         "default_hooks.logger.interval": 1,
+        "default_hooks.checkpoint.interval": 5,
     }
     block = {"data": "scenes", "scenes": SCENES, "host": host, "agent": {"final_full": 0}, "ratios": {0.5: [0]}}
     block |= {"config": recipe.name, "strategies": ["loss"]}

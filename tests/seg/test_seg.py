@@ -72,7 +72,8 @@ def test_per_image_losses_average_to_the_decode_loss() -> None:
     tap = SignalTap(model, weighted=False)
     losses = model(**batch_of(4, label_size=16), mode="loss")
     assert tap.signals is not None
-    loss, entropy, features, _ = tap.signals
+    found, features = tap.signals
+    loss, entropy = found.loss, found.entropy
     assert loss.mean().item() == pytest.approx(losses["decode.loss_ce"].item(), rel=1e-5)
     assert features.shape == (4, 16 + 32 + 64 + 128) and ((entropy > 0) & (entropy <= 1)).all()
 
@@ -108,17 +109,19 @@ def test_entropy_and_loss_by_hand() -> None:
     logits = p.log().view(1, 3, 1, 1).repeat(2, 1, 2, 2)
     logits[0, :, 1] = torch.tensor([9.0, 0, 0]).view(3, 1)  # these two pixels are ignored
     label = torch.tensor([[[0, 1], [255, 255]], [[255, 255], [255, 255]]])
-    loss, entropy, _ = image_signals(logits, label, 255)
+    found = image_signals(logits, label, 255)
+    loss, entropy = found.loss, found.entropy
     assert loss[0].item() == pytest.approx(-(math.log(0.7) + math.log(0.2)) / 2, rel=1e-5)
     assert entropy[0].item() == pytest.approx(-(p * p.log()).sum().item() / math.log(3), rel=1e-5)
     assert loss[1].isnan() and entropy[1].isnan(), "an image without a valid pixel tells nothing"
-    half = image_signals(logits.half(), label, 255)[0]
+    half = image_signals(logits.half(), label, 255).loss
     assert half.dtype == torch.float32 and half[0].item() == pytest.approx(loss[0].item(), rel=1e-2)
 
 
 def test_one_channel_is_a_sigmoid() -> None:
     logits = torch.full((1, 1, 2, 2), 0.4)
-    loss, entropy, _ = image_signals(logits, torch.ones(1, 2, 2, dtype=torch.int64), 255)
+    found = image_signals(logits, torch.ones(1, 2, 2, dtype=torch.int64), 255)
+    loss, entropy = found.loss, found.entropy
     p = torch.sigmoid(torch.tensor(0.4))
     assert loss.item() == pytest.approx(-p.log().item(), rel=1e-5)
     binary = -(p * p.log() + (1 - p) * (1 - p).log()) / math.log(2)
@@ -132,8 +135,8 @@ def test_own_stride_ranks_images_as_full_size_does() -> None:
     onehot = F.one_hot(label, 5).permute(0, 3, 1, 2).float()
     skill = torch.linspace(0, 4, 16).view(-1, 1, 1, 1)
     logits = F.avg_pool2d(onehot, 4) * skill + torch.randn(16, 5, 16, 16, generator=generator)
-    small = image_signals(logits, label, 255)[0]
-    large = image_signals(F.interpolate(logits, scale_factor=4, mode="bilinear"), label, 255)[0]
+    small = image_signals(logits, label, 255).loss
+    large = image_signals(F.interpolate(logits, scale_factor=4, mode="bilinear"), label, 255).loss
     order = torch.corrcoef(torch.stack([small.argsort().argsort().float(), large.argsort().argsort().float()]))[0, 1]
     assert order > 0.95
 

@@ -157,7 +157,8 @@ def test_a_head_trains_and_its_signals_are_what_its_loss_sees(name: str) -> None
             losses = model(**batch_of(2, name, shape[0][2:]), mode="loss")
             if tap is not None:
                 assert tap.signals is not None
-                loss, entropy, features, _ = tap.signals
+                found, features = tap.signals
+                loss, entropy = found.loss, found.entropy
                 assert loss.mean().item() == pytest.approx(seen_part(losses).item(), rel=1e-4)
                 assert bool(((entropy > 0) & (entropy <= 1)).all())
                 assert features.shape[0] == 2 and bool(features.isfinite().all())

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from cuda_runs import needs_cuda, synchronizations
 from mmengine.config import Config
 from mmseg.registry import MODELS
 from seg_runs import CONFIG
@@ -60,7 +61,8 @@ def test_pooling_is_exact_in_any_dtype() -> None:
 def test_parts_add_up_to_the_plain_formula(classes: int, size: int, label: int) -> None:
     logits, labels = batch_of(3, classes, size, torch.float32, label)
     labels[2] = 255
-    loss, entropy, enough = image_signals(logits, labels, 255)
+    found = image_signals(logits, labels, 255)
+    loss, entropy, enough = found.loss, found.entropy, found.sufficiency
     wide = logits.double()
     p = torch.cat([torch.zeros_like(wide), wide], 1) if classes == 1 else wide
     small = nn.functional.interpolate(labels[:, None].float(), (size, size), mode="nearest-exact")[:, 0].long()
@@ -68,7 +70,7 @@ def test_parts_add_up_to_the_plain_formula(classes: int, size: int, label: int) 
     for i in range(3):
         valid = small[i] != 255
         if not valid.any():
-            assert loss[i].isnan() and entropy[i].isnan() and enough[i] == 0
+            assert loss[i].isnan() and entropy[i].isnan() and enough[i] == 0 and found.agreement[i].isnan()
             continue
         picked = p[i][:, valid]
         assert loss[i].item() == pytest.approx(
@@ -76,12 +78,15 @@ def test_parts_add_up_to_the_plain_formula(classes: int, size: int, label: int) 
         )
         expected = -(picked.exp() * picked).sum(0).mean().item() / math.log(max(classes, 2))
         assert entropy[i].item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+        label_p = picked.gather(0, small[i][valid][None]).exp()
+        odds = (label_p / (1 - label_p).clamp(min=1e-6)).log().mean().item()  # higher ones are not told apart
+        assert found.agreement[i].item() == pytest.approx(odds, rel=1e-3, abs=1e-3)
         guess = picked.argmax(0)
-        found = [
+        means = [
             [(guess[of == c] == small[i][valid][of == c]).double().mean() for c in of.unique()]
             for of in (guess, small[i][valid])
         ]
-        assert enough[i].item() == pytest.approx(min(sum(row).item() / len(row) for row in found), rel=1e-5, abs=1e-6)
+        assert enough[i].item() == pytest.approx(min(sum(row).item() / len(row) for row in means), rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize(("size", "wanted"), [(512, 128), (513, 129), (57, 13), (13, 57), (1, 4)])
@@ -93,7 +98,8 @@ def test_the_nearest_label_is_the_hosts(size: int, wanted: int) -> None:
 
 def test_large_logits_stay_exact() -> None:
     logits = torch.tensor([1e4, 1e4 - 1, 0.0]).view(1, 3, 1, 1)
-    loss, entropy, _ = image_signals(logits, torch.ones(1, 1, 1, dtype=torch.int64), 255)
+    found = image_signals(logits, torch.ones(1, 1, 1, dtype=torch.int64), 255)
+    loss, entropy = found.loss, found.entropy
     p = torch.tensor([1.0, math.exp(-1)]) / (1 + math.exp(-1))
     assert loss.item() == pytest.approx(-math.log(p[1]), rel=1e-5, abs=1e-6)
     assert entropy.item() == pytest.approx(-(p * p.log()).sum().item() / math.log(3), rel=1e-5, abs=1e-6)
@@ -148,20 +154,20 @@ def test_weights_are_moved_once_a_step_and_not_in_the_forward() -> None:
     assert not waits.found
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: torch tells of waits on one alone")
+@needs_cuda
 def test_on_a_device_nothing_of_ours_waits() -> None:
     """The host's own accuracy figure waits, so that ours is run without it."""
     model = light_model().cuda()
     tap = SignalTap(model, weighted=True)
     logits, labels = (part.cuda() for part in batch_of(2, 5, 16, torch.float16))
     image_signals(logits, labels, 255)
-    torch.cuda.synchronize()
-    try:
-        torch.cuda.set_sync_debug_mode("error")
+    signals: list[torch.Tensor] = []
+
+    def ours() -> None:
         tap.weights = torch.tensor([2.0, 0.5])
         for head in (model.decode_head, model.auxiliary_head):
             head.loss_decode(logits, labels[:, ::8, ::8].contiguous(), ignore_index=255)
-        signals = [*image_signals(logits, labels, 255), pooled([logits], 0)]
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert all(signal.isfinite().all() for signal in signals)
+        signals.extend([*vars(image_signals(logits, labels, 255)).values(), pooled([logits], 0)])
+
+    assert synchronizations(ours) == 0
+    assert len(signals) == 6 and all(signal.isfinite().all() for signal in signals)

@@ -1,6 +1,7 @@
 """Both styles of MMEngine's configs through the command line, by names and by classes; recipes for other batches."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -208,12 +209,21 @@ OWN = {
 LENGTH = {
     "train_cfg.max_iters", "train_cfg.val_interval", "param_scheduler.1.end", "default_hooks.checkpoint.interval",
 }  # fmt: skip
+HALF = {
+    "crop_size", "model.data_preprocessor.size", "param_scheduler.0.end",
+    "train_dataloader.dataset.pipeline.2.scale", "train_dataloader.dataset.pipeline.3.crop_size",
+    "val_dataloader.dataset.pipeline.1.scale", "test_dataloader.dataset.pipeline.1.scale",
+}  # fmt: skip
 SWIN = "swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py"
 # file -> mmseg's recipe, and what else differs
 RECIPES: dict[str, tuple[str, set[str]]] = {
     "swin-t_upernet_160k_ade20k-512x512": (SWIN, set()),
     "swin-t_upernet_80k_ade20k-512x512": (SWIN, LENGTH),
     "upernet_r18_80k_ade20k-512x512": ("upernet/upernet_r18_4xb4-80k_ade20k-512x512.py", set()),
+    "upernet_r50_10k_ade20k-256x256": (
+        "upernet/upernet_r50_4xb4-80k_ade20k-512x512.py",
+        LENGTH - {"param_scheduler.1.end"} | HALF,
+    ),
     "upernet_r50_80k_ade20k-512x512": ("upernet/upernet_r50_4xb4-80k_ade20k-512x512.py", set()),
     "upernet_r50_160k_ade20k-512x512": ("upernet/upernet_r50_4xb4-160k_ade20k-512x512.py", set()),
 }
@@ -227,7 +237,7 @@ def test_a_recipe_is_mmsegs_own_but_for_our_keys(name: str) -> None:
     assert differing(ours, theirs) == OWN | more
     assert ours.train_cfg.type == "AgentIterLoop" and ours.train_dataloader.sampler == {"type": "AgentSampler"}
     assert ours.custom_hooks == [{"type": "AgentHook"}] and ours.custom_imports["imports"] == ["det_seg_agent.seg"]
-    assert ours.train_cfg.max_iters == (80_000 if "_80k_" in name else 160_000) == ours.param_scheduler[-1]["end"]
+    assert ours.train_cfg.max_iters == int(re.findall(r"_(\d+)k_", name)[0]) * 1000 == ours.param_scheduler[-1]["end"]
     assert ours.train_cfg.val_interval == ours.default_hooks.checkpoint.interval == ours.train_cfg.max_iters // 10
 
 

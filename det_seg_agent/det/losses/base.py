@@ -49,6 +49,13 @@ class Split:
         """Return (C,) float32: what the objects of each credit add to `total` of its image; None if unknown."""
         return None
 
+    def agreement(self, preds: Any) -> tuple[Tensor, bool] | None:
+        """Return the agreement of model and labels, of credits (C,) if the flag is set, else of images (B,).
+
+        None if it is unknown; see `Signals.agreement`.
+        """
+        return None
+
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
         """Return the entropy (B,) float32 in [0, 1] of the predictions `preds`."""
         raise NotImplementedError
@@ -65,12 +72,15 @@ class BatchState:
         images: B.
         weights: (B,) float32, loss weights of the images, or None.
         foreground: (B, A) bool, the assigned anchors.
-        at: (N,) int64 twice, image and place of each assigned anchor, in the order of `foreground`.
+        at: (N,) int64 twice, image and place of each assigned anchor, as in `foreground`; empty until there are boxes.
         normaliser: `target_scores_sum`, by which the host divides.
         parts: maps a loss item to (B,) float32, each image's part of it, unweighted and without the host's gain.
         owner: (B, A) int64, row of the credit that the object of each anchor belongs to; C if there is none. None if
             the batch does not tell.
+        labels, place: (B, A) int64, class and place among the objects of its image of each assigned anchor's object.
+        objects: largest number of objects of an image.
         own: maps a loss item to (C,) float32, the part of each credit's objects; as `parts`.
+        anchors: (B, A) float32, class loss of each anchor.
     """
 
     weights: Tensor | None
@@ -79,19 +89,24 @@ class BatchState:
     normaliser: Any
     owner: Tensor | None
     credits: int
+    labels: Tensor
+    place: Tensor
+    objects: int
+    anchors: Tensor
 
     def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
         """Reset for a batch of B images with loss weights (B,) or None."""
         self.images, self.weights, self.normaliser = len(batch["img"]), weights, 1
         self.parts: dict[str, Tensor] = {}
         self.own: dict[str, Tensor] = {}
-        self.owner, self.table = None, None
+        self.owner, self.table, self.at = None, None, ()
         if "credit_object" in batch:
             self.credits, self.table = len(batch["credit_index"]), credit_table(batch)
 
     def assigned(self, module: nn.Module, args: Any, output: tuple[Tensor, ...]) -> None:
-        """Forward hook of `TaskAlignedAssigner`: find the owners of the anchors."""
-        *_, foreground, place = output
+        """Forward hook of `TaskAlignedAssigner`: keep the assignments, and find the owners of the anchors."""
+        self.labels, *_, foreground, self.place = output
+        self.objects, place = args[3].shape[1], self.place
         if self.table is not None and self.table.shape[1]:
             self.owner = self.table.gather(1, place.long()).masked_fill(~foreground.bool(), self.credits)
 
@@ -114,6 +129,29 @@ class BatchState:
     def give(self, name: str, values: Tensor, owner: Tensor, divisor: Any) -> None:
         """Record the values (N,) float32 of item `name` for the credits `owner` (N,)."""
         self.own[name] = values.new_zeros(self.credits + 1).index_add(0, owner, values)[:-1] / divisor
+
+    def agreement(self, logits: Tensor) -> tuple[Tensor, bool] | None:
+        """Return the margin of the labels, by credit if the flag is set, else by image; see `Split.agreement`.
+
+        It is the logit of the object's class less the largest of the others, averaged over the anchors of an object,
+        then over objects. Waits for nothing: the host has found the assigned anchors already.
+
+        Args:
+            logits: (B, classes, A).
+        """
+        if not self.at or logits.shape[1] < 2:
+            return None
+        image, anchor = self.at
+        found = logits.detach()[image, :, anchor].float()
+        label = self.labels[self.at].long()[:, None]
+        margin = found.gather(1, label)[:, 0] - found.scatter(1, label, float("-inf")).amax(1)
+        key = image * self.objects + self.place[self.at].long()
+        anchors = margin.new_zeros(self.images * self.objects).index_add(0, key, torch.ones_like(margin))
+        weight = 1 / anchors[key]
+        row, rows = (image, self.images) if self.owner is None else (self.owner[self.at], self.credits)
+        none = margin.new_zeros(rows + 1)
+        mean = none.index_add(0, row, margin * weight) / none.index_add(0, row, weight)
+        return mean[:-1], self.owner is not None
 
     def in_order(self) -> Tensor:
         """Return (B,) int64: the images with assigned anchors in ascending order, then the others."""

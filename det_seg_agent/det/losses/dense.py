@@ -88,6 +88,10 @@ class Dense(Split):
                 columns.append(parts.get(part, none) * getattr(hyp, gain))
         return torch.stack(columns, 1)
 
+    def agreement(self, preds: Any) -> tuple[Tensor, bool] | None:
+        """See `Split`."""
+        return self.state.agreement(self.stock.parse_output(preds)["scores"])
+
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
         """See `Split`; binary entropy of the best class."""
         return entropy_of(self.stock.parse_output(preds)["scores"], self.state.foreground)
@@ -116,12 +120,13 @@ class ImageBce(nn.BCEWithLogitsLoss):
         out: Tensor = super().forward(input, target)
         # Now, as the host goes on to multiply by its class weights in place.
         scores = out.detach().float()
-        anchors = (scores if self.class_weights is None else scores * self.class_weights).sum(2)
-        self.cls = anchors.sum(1)
-        if self.state.owner is not None:
-            self.state.give("class", anchors.flatten(), self.state.owner.flatten(), 1)
-        self.state.foreground = torch.zeros_like(target[..., 0], dtype=torch.bool)  # until there are boxes
-        return out if self.state.weights is None else out * self.state.weights.view(-1, 1, 1)
+        state = self.state
+        state.anchors = (scores if self.class_weights is None else scores * self.class_weights).sum(2)
+        self.cls = state.anchors.sum(1)
+        if state.owner is not None:
+            state.own["class"] = self.cls.new_zeros(state.credits)  # until there are boxes
+        state.foreground = torch.zeros_like(target[..., 0], dtype=torch.bool)  # until there are boxes
+        return out if state.weights is None else out * state.weights.view(-1, 1, 1)
 
 
 class ImageBboxLoss(BboxLoss):
@@ -154,6 +159,9 @@ class ImageBboxLoss(BboxLoss):
         """Return the box loss and the DFL or L1 loss, both scalars."""
         state, at = self.state, fg_mask.nonzero(as_tuple=True)
         state.foreground, state.at, state.normaliser = fg_mask, at, target_scores_sum
+        if state.owner is not None:
+            # Of the assigned anchors alone, as deterministic sums over all of a batch are slow on CUDA.
+            state.give("class", state.anchors[at], state.owner[at], 1)
         score = target_scores[at].sum(-1, keepdim=True)
         box = (1.0 - self.overlap(pred_bboxes[at], target_bboxes[at])) * score
         if self.dfl_loss:

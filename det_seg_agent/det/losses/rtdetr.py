@@ -15,6 +15,11 @@ from ultralytics.utils.metrics import bbox_iou
 from det_seg_agent.det.losses.base import Split, entropy_of
 
 
+def moved(index: Tensor, device: torch.device) -> Tensor:
+    """Return an index (n,) of the matcher, which is on the CPU, on `device`; pinned, as other copies wait."""
+    return (index.pin_memory() if device.type == "cuda" else index).to(device, non_blocking=True)
+
+
 class Queries(Split):
     """Split of `RTDETRDetectionLoss`."""
 
@@ -86,7 +91,7 @@ class QueryTerms:
             self.note("bbox", none)
             self.note("giou", none)
             return {l1_name: pred_bboxes[..., :0].sum(), giou_name: pred_bboxes[..., :0].sum()}
-        rows = self.rows.to(pred_bboxes.device, non_blocking=True)  # the matcher's indices are on the CPU
+        rows = moved(self.rows, pred_bboxes.device)
         l1 = F.l1_loss(pred_bboxes, gt_bboxes, reduction="none")
         giou = 1.0 - bbox_iou(pred_bboxes, gt_bboxes, xywh=True, GIoU=True)
         for name, values in (("bbox", l1), ("giou", giou)):
@@ -104,8 +109,9 @@ class QueryTerms:
     def matched(self, queries: int) -> Tensor:
         """Return (B, queries) bool: the queries of the last decoder layer that were matched to a box."""
         mask = torch.zeros(self.images, queries, dtype=torch.bool, device=self.total.device)
-        mask[self.first] = True
-        return mask
+        at = tuple(moved(axis, mask.device) for axis in self.first)
+        # A value on the device, as a Python value would be copied to it.
+        return mask.index_put_(at, torch.ones((), dtype=torch.bool, device=mask.device))
 
 
 class ImageVarifocal(VarifocalLoss):
