@@ -72,7 +72,7 @@ class BatchState:
         images: B.
         weights: (B,) float32, loss weights of the images, or None.
         foreground: (B, A) bool, the assigned anchors.
-        at: (N,) int64 twice, image and place of each assigned anchor, in the order of `foreground`; empty without boxes.
+        at: (N,) int64 twice, image and place of each assigned anchor, as in `foreground`; empty until there are boxes.
         normaliser: `target_scores_sum`, by which the host divides.
         parts: maps a loss item to (B,) float32, each image's part of it, unweighted and without the host's gain.
         owner: (B, A) int64, row of the credit that the object of each anchor belongs to; C if there is none. None if
