@@ -96,7 +96,11 @@ def train_seg(words: list[str]) -> None:
     agent: dict = {}
     for key, value in (options.cfg_options or {}).items():
         assert key.startswith("agent."), key
-        agent[key.removeprefix("agent.")] = value
+        *parents, name = key.split(".")[1:]
+        node = agent
+        for parent in parents:  # as the host merges them
+            node = node.setdefault(parent, {})
+        node[name] = value
     resolve(parse(Settings, agent, "agent."))
 
 
