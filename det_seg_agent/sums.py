@@ -130,7 +130,7 @@ class SampleSums:
         store: receives the features of the samples; None to keep no features.
 
     Attributes:
-        rows: (num_samples, 8) float32. Columns 0-4: sums of share, and of share times loss, entropy, relative loss and
+        rows: (num_samples, 10) float32. Columns 0-4: sums of share, and of share times loss, entropy, relative loss and
             relative entropy. Columns 5-7, over images with a sufficiency: sums of share, and of share times
             sufficiency and relative sufficiency. Columns 8-9, over credits with an agreement: sums of share, and of
             share times agreement.
