@@ -28,40 +28,36 @@ class Trust:
 
     def __init__(self, num_samples: int):
         self.mean = torch.full((num_samples,), float("nan"))
+        self.share = torch.full((num_samples,), float("nan"))
         self.passes = torch.zeros(num_samples, dtype=torch.int16)
 
     def update(self, samples: SampleSignals, shares: ClassShares) -> None:
         """Update the means from the signals of a pass."""
         known = samples.agreement.isfinite()
-        index, now = samples.index[known], samples.agreement[known]
+        index, now = samples.index[known], samples.agreement[known].sigmoid()
         if not len(now):
             return
-        classes = len(shares.labels)
-        sums, weight = shares.of_class(now, index, classes)
+        sums, weight = shares.of_class(now, index, len(shares.labels))
         overall = float(now.mean())
         expected = ((sums + PRIOR * overall) / (weight + PRIOR)).float()
-        now = now - shares.take(index).of_sample(expected, overall)
         self.passes[index] = (self.passes[index] + 1).clamp(max=LONG)
-        old = self.mean[index]
-        self.mean[index] = torch.where(old.isnan(), now, old + (now - old) / self.passes[index])
+        for kept, new in ((self.share, now), (self.mean, now / shares.take(index).of_sample(expected, overall))):
+            old = kept[index]
+            kept[index] = torch.where(old.isnan(), new, old + (new - old) / self.passes[index])
 
-    def weights(self, distrusted: float, least: float) -> Tensor:
-        """Return weights (num_samples,) float32 in [least, 1].
-
-        The weight rises linearly with the rank of the mean, from `least` to 1 at the quantile `distrusted`. Samples
-        that were never observed have weight 1.
-        """
-        weight = torch.ones(len(self.mean))
-        known = self.mean.isfinite().nonzero().squeeze(1)
-        if len(known) and distrusted > 0:
-            rank = self.mean[known].argsort().argsort().float() / len(known)
-            weight[known] = (least + (1 - least) * rank / distrusted).clamp(max=1)
-        return weight
+    def weights(self, power: float, least: float, known: float) -> Tensor:
+        """Return weights (num_samples,) float32 in (0, 1]; 1 for samples that were never observed."""
+        trust = self.mean.clamp(max=1) ** power
+        seen = self.share.isfinite()
+        if known < 1 and bool(seen.any()):
+            rank = self.share[seen].argsort().argsort().float() / int(seen.sum())
+            trust[seen] *= 1 - (1 - known) * rank
+        return trust.nan_to_num(nan=1.0).clamp(min=least)
 
     def state_dict(self) -> dict[str, Any]:
         """Return means and numbers of passes."""
-        return {"mean": self.mean, "passes": self.passes}
+        return {"mean": self.mean, "share": self.share, "passes": self.passes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
-        self.mean, self.passes = state["mean"].clone(), state["passes"].clone()
+        self.mean, self.share, self.passes = (state[name].clone() for name in ("mean", "share", "passes"))
