@@ -1,6 +1,7 @@
 """The recipes that the package carries: configs of both toolboxes, and comparisons.
 
-They are in `.mim/configs`, where MMEngine looks for `det_seg_agent::seg/...` (`mmengine.config.utils`, 0.10).
+They are in `.mim/configs`, as those of OpenMMLab's packages. `det_seg_agent::seg/...` in a config does not find them:
+MMEngine (0.10, `mmengine.config.utils.MODULE2PACKAGE`) reads those of its own list of packages only.
 """
 
 from pathlib import Path
@@ -20,11 +21,11 @@ def recipe_names() -> list[str]:
 def found(given: str | Path) -> Path:
     """Return the file that the user named: one that is there, or else the recipe of that name.
 
-    A recipe may be written as seg/NAME.py, configs/seg/NAME.py or det_seg_agent::seg/NAME.py. The path is returned as
-    given if there is neither, so that the caller's own error names it.
+    A recipe may be written as seg/NAME.py or configs/seg/NAME.py. The path is returned as given if there is neither, so
+    that the caller's own error names it.
     """
     path = Path(given)
-    name = str(given).removeprefix("det_seg_agent::").removeprefix("configs/")
+    name = path.as_posix().removeprefix("configs/")
     return path if path.exists() or name not in recipe_names() else FOLDER / name
 
 
@@ -39,8 +40,8 @@ def recipe_text(name: str) -> str:
         raise ConfigError(f"recipe {name}: there is none of that name. Valid: {', '.join(recipe_names())}.")
     if path.suffix == ".py":
         return (
-            f'_base_ = "det_seg_agent::{path.relative_to(FOLDER).as_posix()}"\n'
-            "# Change below what differs, as in any MMEngine config.\n"
+            f"_base_ = {str(path)!r}\n"
+            f"# From `det-seg-agent recipe {path.relative_to(FOLDER).as_posix()}`; change below what differs.\n"
             "agent = dict(ratio=0.6)\n"
         )
     return path.read_text(encoding="utf-8")

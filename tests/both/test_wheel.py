@@ -1,6 +1,7 @@
 """The wheel alone, in an environment of its own: what a user has who never saw the sources."""
 
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -14,12 +15,14 @@ from det_seg_agent import __version__
 pytestmark = pytest.mark.slow  # it trains
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 300_000  # bytes of the wheel
+LIMIT = 350_000  # bytes of the wheel
 
 
 def run(*words: str | Path, cwd: Path, status: int = 0) -> str:
     """Run a command and return what it prints."""
-    done = subprocess.run([str(word) for word in words], cwd=cwd, capture_output=True, text=True, timeout=500)
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [str(word) for word in words]
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=500)
     assert done.returncode == status, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 
@@ -66,14 +69,15 @@ def test_recipes_are_listed_and_printed(command: Path, tmp_path: Path) -> None:
     assert {"seg/upernet_r50_80k_ade20k-512x512.py", "det/yolov8n_coco.yaml", "compare/noise.yaml"} <= set(names)
     assert "_base_" not in " ".join(names)
     text = run(command, "recipe", "seg/upernet_r50_80k_ade20k-512x512.py", cwd=tmp_path)
-    assert '_base_ = "det_seg_agent::seg/upernet_r50_80k_ade20k-512x512.py"' in text
+    assert "det_seg_agent/.mim/configs/seg/upernet_r50_80k_ade20k-512x512.py'\n" in text
     assert "Valid: compare/" in run(command, "recipe", "seg/nothing.py", cwd=tmp_path, status=2)
     assert "there is no such command. Valid: train-det" in run(command, "train", cwd=tmp_path, status=2)
 
 
 def test_a_detector_trains_and_is_judged_again(command: Path, scenes: Path, tmp_path: Path) -> None:
     words = ["model=yolov8n.yaml", f"data={scenes}", "epochs=3", "imgsz=64", "batch=16", "device=cpu", "workers=0"]
-    run(command, "train-det", *words, "plots=False", "project=runs", "name=one", "agent.ratio=0.5", cwd=tmp_path)
+    words += ["plots=False", f"project={tmp_path}/runs", "name=one"]
+    run(command, "train-det", *words, "agent.ratio=0.5", cwd=tmp_path)
     folder = tmp_path / "runs/one"
     told = run(command, "evaluate", folder, cwd=tmp_path)
     judged, trained = (json.loads((folder / name).read_text()) for name in ("evaluation.json", "metrics.json"))
