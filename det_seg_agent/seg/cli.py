@@ -20,9 +20,7 @@ def arguments_parser() -> argparse.ArgumentParser:
         description="Train a segmenter on what the agent selects.",
         epilog="Settings of the agent: --cfg-options agent.ratio=0.5 agent.strategy=random",
     )
-    parser.add_argument(
-        "config", help="an MMEngine config of yours, or a recipe's name (`det-seg-agent recipe`)"
-    )
+    parser.add_argument("config", help="an MMEngine config of yours, or a recipe's name (`det-seg-agent recipe`)")
     parser.add_argument("--work-dir", help="folder of the run; by default work_dirs/ and the config's name")
     parser.add_argument("--resume", action="store_true", help="go on from the latest checkpoint in the work dir")
     parser.add_argument("--amp", action="store_true", help="train with automatic mixed precision")
