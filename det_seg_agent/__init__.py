@@ -8,8 +8,9 @@ from det_seg_agent.sampler import SelectionSampler
 from det_seg_agent.selector import PassReport, Selector
 from det_seg_agent.settings import Settings
 from det_seg_agent.strategies import Request, Selection, Strategy, register
+from det_seg_agent.version import VERSION
 
-__version__ = "0.2.0"
+__version__ = VERSION
 
 __all__ = [
     "AgentError",

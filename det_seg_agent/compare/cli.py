@@ -21,15 +21,16 @@ from det_seg_agent.compare.tables import WIDTH, classes_csv, print_tables, resul
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.files import write_json
 from det_seg_agent.hosts.commands import guarded
+from det_seg_agent.hosts.recipes import FOLDER, found
 
 OUT_OF_TIME = 124  # as of timeout(1)
-SCENES = Path(__file__).parents[2] / "configs/compare/scenes.yaml"
+SCENES = FOLDER / "compare/scenes.yaml"
 
 
 def arguments_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog="compare.py",
+        prog="det-seg-agent compare",
         description="Train a matrix of strategy x ratio x seed with its controls, and write one page of results.",
     )
     parser.add_argument("config", nargs="?", type=Path, default=SCENES, help="a YAML; by default the embedded scenes")
@@ -63,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         0, 1 if a cell failed, 2 for invalid input, 124 at the time limit, 130 after Ctrl-C.
     """
     options = arguments_parser().parse_args(arguments)
+    options.config = found(options.config)
     # SIGTERM must also end the cells. Not by raising SIGINT, which a shell's background job ignores.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     stopped = "stopped; finished cells are kept, and the same command goes on with the others"
@@ -140,9 +142,9 @@ def summaries_of(comparison: Comparison, finished: Finished, cells: list[Cell]) 
 
 def again(options: argparse.Namespace) -> str:
     """Return the command that repeats the whole comparison."""
-    words = (
-        ["python tools/compare.py", str(options.config)] if options.config != SCENES else ["python tools/compare.py"]
-    )
+    recipe = FOLDER in options.config.parents
+    name = options.config.relative_to(FOLDER) if recipe else options.config
+    words = ["det-seg-agent compare", *([] if options.config == SCENES else [str(name)])]
     words += ["--data", options.data] if options.data else []
     words += ["--jobs", str(options.jobs)] if options.jobs else []
     return " ".join([*words, *(["--devices", options.devices] if options.devices else [])])

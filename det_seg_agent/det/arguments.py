@@ -6,6 +6,7 @@ from typing import Any
 from det_seg_agent.det.settings import DetSettings
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.hosts.commands import one_line
+from det_seg_agent.hosts.recipes import found
 from det_seg_agent.settings import unknown_key
 
 # Words that the host accepts in addition to its defaults (8.4.190): flags without a value, and keys without a default.
@@ -35,7 +36,7 @@ def parse_arguments(arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any
         raise ConfigError(f"a '=' has no key before it. {WRITE}") from error
     recipe: dict[str, Any] = {}
     for path in files:
-        recipe.update(read_config("--config ", path))
+        recipe.update(read_config("--config ", str(found(path))))
     given: dict[str, Any] = {}
     for word in words:
         word = word.removeprefix("--").removesuffix(",")
@@ -131,7 +132,7 @@ def _configs(arguments: list[str]) -> tuple[list[str], list[str]]:
             continue
         files.append(path if sign else next(rest, ""))
         if not files[-1]:
-            raise ConfigError("--config needs a YAML file, such as --config configs/det/yolov8n_coco.yaml.")
+            raise ConfigError("--config needs a YAML file or a recipe, such as --config det/yolov8n_coco.yaml.")
     return words, files
 
 

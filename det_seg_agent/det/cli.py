@@ -12,7 +12,7 @@ from det_seg_agent.errors import ConfigError
 from det_seg_agent.hosts.commands import check_folder, guarded, input_errors, tidied
 from det_seg_agent.settings import parse
 
-USAGE = """usage: train_det.py [--config FILE.yaml] key=value ...
+USAGE = """usage: det-seg-agent train-det [--config FILE.yaml] key=value ...
 
 Every word of `yolo train` works and means the same (model=yolov8n.yaml data=coco.yaml epochs=100 imgsz=640 exist_ok
 cfg=FILE.yaml ...; `yolo cfg` lists them); ours are under agent. (agent.strategy=agent agent.ratio=0.6

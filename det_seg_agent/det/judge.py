@@ -192,7 +192,7 @@ def evaluate(weights: Path | str, data: str, val_json: Path | None, **arguments:
     Args:
         weights: path of a checkpoint.
         data: the host's data YAML.
-        val_json: COCO JSON of the validation images; None for the labels.
+        val_json: COCO JSON of the validation images; None for one beside the data, or else the labels.
         **arguments: settings of the host's validation (imgsz, batch, device, classes, ...).
 
     Returns:
@@ -210,4 +210,6 @@ def evaluate(weights: Path | str, data: str, val_json: Path | None, **arguments:
     with tempfile.TemporaryDirectory() as folder:
         fixed = {"data": data, "plots": False, "project": folder, "name": "val"}
         model.val(validator=validator, **{"verbose": False, **arguments, **fixed})
-    return judge_validator(done[0], dict(done[0].data["names"]), val_json)[0]
+    names, dataset = dict(done[0].data["names"]), done[0].dataloader.dataset
+    chosen = choose_json(dataset, names, done[0].args, done[0].data, val_json)
+    return judge_validator(done[0], names, chosen)[0]

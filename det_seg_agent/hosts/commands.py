@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from det_seg_agent.errors import LIMIT, AgentError, ConfigError, shortened
+from det_seg_agent.hosts.recipes import recipe_names, recipe_text
 
 # Errors that the hosts raise on bad input. Bugs raise them too, so `input_errors` also checks where they come from.
 KINDS = (OSError, SyntaxError, TypeError, ValueError, RuntimeError, LookupError, AssertionError, ImportError)
@@ -19,14 +20,89 @@ MOST_LINES = 10  # most lines in a message: each wrong setting has one
 PATHS = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+(?=[^\s/'\"]+/[^\s/'\"]+)")  # a path without its last two names
 
 
+USAGE = """usage: det-seg-agent COMMAND ...
+
+  train-det   train an Ultralytics model: model=yolov8n.pt data=my.yaml agent.ratio=0.6
+  train-seg   train an MMSegmentation config: CONFIG --cfg-options agent.ratio=0.6
+  evaluate    judge a finished run again: RUN [key=value ...]
+  compare     train strategies and their controls, and write one page: [YAML] [--data PATH] [--jobs N]
+  demo        the comparison on generated scenes, two runs at a time
+  recipe      list the recipes of the package, or print one to start from: [NAME]
+
+COMMAND --help says more."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `det-seg-agent`; return the exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
+    name, rest = (words[0], words[1:]) if words else ("--help", [])
+    if name in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    if name not in COMMANDS:
+        return guarded(lambda: _unknown(name))
+    return guarded(lambda: COMMANDS[name](rest))
+
+
+def _unknown(name: str) -> int:
+    raise ConfigError(f"det-seg-agent {name}: there is no such command. Valid: {', '.join(COMMANDS)}.")
+
+
+def _main_of(module: str) -> Callable[[list[str] | None], int]:
+    """Return the command line of a module, which is imported when it runs: each needs its own toolbox."""
+    return lambda words: importlib.import_module(f"det_seg_agent.{module}").main(words)
+
+
+def demo(words: list[str]) -> int:
+    """Compare on the embedded scenes."""
+    jobs = [] if {"--jobs", "--devices"} & set(words) else ["--jobs", "2"]
+    return _main_of("compare.cli")([*jobs, *words])
+
+
+def recipe(words: list[str]) -> int:
+    """List the recipes, or print one."""
+    if {"-h", "--help"} & set(words) or len(words) > 1:
+        print("usage: det-seg-agent recipe [NAME] > my_config.py")
+        return 0 if {"-h", "--help"} & set(words) else 2
+    print(recipe_text(words[0]).rstrip() if words else "\n".join(recipe_names()))
+    return 0
+
+
+def evaluate(words: list[str]) -> int:
+    """Judge a finished run of either toolbox."""
+    if not words or {"-h", "--help"} & set(words):
+        print(
+            "usage: det-seg-agent evaluate RUN [weights=FILE] [key=value ...]\n\nRUN is the folder of a run. Keys are "
+            "those of `yolo val` (data=, imgsz=, batch=, device=, agent.val_json=)\nor, as in --cfg-options, of the "
+            "MMEngine config. Prints COCO's metrics or IoUMetric's, and writes evaluation.json\nbeside the run's files."
+        )
+        return 0 if words else 2
+    folder = Path(words[0])
+    if (folder / "weights").is_dir():
+        return _main_of("det.evaluation")(words)
+    if folder.is_dir() and any(folder.glob("*.pth")):
+        return _main_of("seg.evaluation")(words)
+    raise ConfigError(f"evaluate {folder}: it is no folder of a run, which has weights/ or *.pth files.")
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train-det": _main_of("det.cli"),
+    "train-seg": _main_of("seg.cli"),
+    "evaluate": evaluate,
+    "compare": _main_of("compare.cli"),
+    "demo": demo,
+    "recipe": recipe,
+}
+
+
 def train_det() -> int:
     """Run `tools/train_det.py`; return the exit status."""
-    return guarded(lambda: importlib.import_module("det_seg_agent.det.cli").main())
+    return guarded(lambda: _main_of("det.cli")(None))
 
 
 def train_seg() -> int:
     """Run `tools/train_seg.py`; return the exit status."""
-    return guarded(lambda: importlib.import_module("det_seg_agent.seg.cli").main())
+    return guarded(lambda: _main_of("seg.cli")(None))
 
 
 def guarded(work: Callable[[], int | None], stopped: str = "stopped") -> int:

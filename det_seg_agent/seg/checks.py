@@ -54,7 +54,7 @@ def check_config(config: Any, name: str) -> None:
     """
     if not any(is_type(hook.get("type"), "AgentHook") for hook in config.get("custom_hooks", None) or []):
         raise ConfigError(
-            f"config {name}: custom_hooks has no AgentHook. Inherit configs/seg/_base_/agent.py, or add "
+            f"config {name}: custom_hooks has no AgentHook. Inherit a recipe of ours (`det-seg-agent recipe`), or add "
             "dict(type='AgentHook') to custom_hooks; a list in your config replaces that of its base."
         )
     settings_of(config)

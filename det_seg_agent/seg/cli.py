@@ -7,6 +7,7 @@ from typing import Any
 
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.hosts.commands import check_folder, guarded, input_errors, tidied
+from det_seg_agent.hosts.recipes import found
 from det_seg_agent.seg.checks import check_config, use_amp
 
 
@@ -15,10 +16,11 @@ def arguments_parser() -> argparse.ArgumentParser:
     from mmengine.config import DictAction
 
     parser = argparse.ArgumentParser(
+        prog="det-seg-agent train-seg",
         description="Train a segmenter on what the agent selects.",
         epilog="Settings of the agent: --cfg-options agent.ratio=0.5 agent.strategy=random",
     )
-    parser.add_argument("config", help="an MMEngine config that inherits configs/seg/_base_/agent.py")
+    parser.add_argument("config", help="an MMEngine config of yours, or a recipe's name (`det-seg-agent recipe`)")
     parser.add_argument("--work-dir", help="folder of the run; by default work_dirs/ and the config's name")
     parser.add_argument("--resume", action="store_true", help="go on from the latest checkpoint in the work dir")
     parser.add_argument("--amp", action="store_true", help="train with automatic mixed precision")
@@ -38,6 +40,7 @@ def load_config(options: argparse.Namespace) -> Any:
 
     from det_seg_agent.seg.heads import check_segmentor
 
+    options.config = str(found(options.config))
     if not Path(options.config).is_file():
         raise ConfigError(f"config {options.config}: there is no such file.")
     with input_errors(f"config {options.config}", "mmengine", kinds=(Exception,)):

@@ -18,6 +18,8 @@ from det_seg_agent.compare.cli import arguments_parser as compare_parser
 from det_seg_agent.compare.matrix import read
 from det_seg_agent.det.arguments import parse_arguments
 from det_seg_agent.det.settings import DetSettings
+from det_seg_agent.hosts.commands import COMMANDS
+from det_seg_agent.hosts.recipes import found, recipe_text
 from det_seg_agent.seg.cli import arguments_parser as seg_parser
 from det_seg_agent.settings import Settings, parse
 from det_seg_agent.strategies import resolve
@@ -37,7 +39,7 @@ def commands(code: str) -> Iterator[list[str]]:
     """Yield the words of each command of a block."""
     for line in code.replace("\\\n", " ").splitlines():
         if words := shlex.split(line, comments=True):
-            yield words
+            yield words[: words.index(">")] if ">" in words else words
 
 
 def check(words: list[str]) -> None:
@@ -50,11 +52,11 @@ def check(words: list[str]) -> None:
 
 
 def pip(words: list[str]) -> None:
-    """An editable install names extras of pyproject.toml."""
-    assert words[:2] == ["install", "-e"]
-    found = re.fullmatch(r"\.\[(.*)\]", words[2])
+    """An install names extras of pyproject.toml."""
+    assert words[0] == "install" and len(words) == 2
+    extras = re.fullmatch(r"\.\[(.*)\]", words[1])
     known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    assert found is not None and set(found[1].split(",")) <= set(known)
+    assert extras is not None and set(extras[1].split(",")) <= set(known)
 
 
 def make(words: list[str]) -> None:
@@ -92,7 +94,7 @@ def train_seg(words: list[str]) -> None:
     """Options are those of the parser, and settings under agent. are ours."""
     assert Path("tools/train_seg.py").is_file()
     options = seg_parser().parse_args(words)
-    assert options.config in OWN or Path(options.config).is_file()
+    assert options.config in OWN or found(options.config).is_file()
     agent: dict = {}
     for key, value in (options.cfg_options or {}).items():
         assert key.startswith("agent."), key
@@ -108,7 +110,19 @@ def compare(words: list[str]) -> None:
     """Options are those of the parser, and the YAML makes cells with this data."""
     assert Path("tools/compare.py").is_file()
     options = compare_parser().parse_args(words)
-    assert read(options.config, options.data)[1]
+    assert read(found(options.config), options.data)[1]
+
+
+def det_seg_agent(words: list[str]) -> None:
+    """Its command takes the arguments."""
+    assert words[0] in COMMANDS, words[0]
+    others = {"train-det": train_det, "train-seg": train_seg, "compare": compare, "demo": compare}
+    if words[0] in others:
+        others[words[0]](words[1:])
+    elif words[0] == "recipe":
+        assert all(map(recipe_text, words[1:]))
+    else:
+        assert RUN.search(words[1]) and parse_arguments(words[2:])
 
 
 def torchrun(words: list[str]) -> None:
@@ -131,6 +145,7 @@ def mmseg_test(words: list[str]) -> None:
 PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "pip": pip,
     "make": make,
+    "det-seg-agent": det_seg_agent,
     "yolo": yolo,
     "torchrun": torchrun,
     "tools/train_det.py": train_det,

@@ -1,0 +1,116 @@
+"""The wheel alone, in an environment of its own: what a user has who never saw the sources."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from det_seg_agent import __version__
+
+pytestmark = pytest.mark.slow  # it trains
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 350_000  # bytes of the wheel
+
+
+def run(*words: str | Path, cwd: Path, status: int = 0) -> str:
+    """Run a command and return what it prints."""
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [str(word) for word in words]
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=500)
+    assert done.returncode == status, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy of the sources, as a build leaves files beside them."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("det_seg_agent", "configs", "pyproject.toml", "README.md", "LICENSE"):
+        run("cp", "-a", ROOT / name, source / name, cwd=folder)
+    words = ("wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, source)
+    run(sys.executable, "-m", "pip", *words, cwd=folder)
+    [path] = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def command(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command of an environment that has the wheel, and the dependencies of this one."""
+    env = tmp_path_factory.mktemp("env")
+    run(sys.executable, "-m", "venv", "--without-pip", env, cwd=env)
+    [site] = env.glob("lib/python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")  # whose own .pth files are not read
+    run(sys.executable, "-m", "pip", "--python", env / "bin/python", "install", "-q", "--no-deps", wheel, cwd=env)
+    where = run(env / "bin/python", "-c", "import det_seg_agent; print(det_seg_agent.__file__)", cwd=env)
+    assert where.startswith(str(env))
+    return env / "bin/det-seg-agent"
+
+
+def test_it_holds_recipes_and_types_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert wheel.stat().st_size < LIMIT and wheel.name.startswith(f"det_seg_agent-{__version__}-")
+    assert "det_seg_agent/py.typed" in names
+    carried = {name.removeprefix("det_seg_agent/.mim/") for name in names if "/.mim/" in name}
+    assert carried == {str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.*") if path.is_file()
+                       and path.suffix in (".py", ".yaml")}  # fmt: skip
+    assert all(name.endswith((".py", ".yaml", "py.typed")) or ".dist-info/" in name for name in names)
+
+
+def test_recipes_are_listed_and_printed(command: Path, tmp_path: Path) -> None:
+    names = run(command, "recipe", cwd=tmp_path).split()
+    assert {"seg/upernet_r50_80k_ade20k-512x512.py", "det/yolov8n_coco.yaml", "compare/noise.yaml"} <= set(names)
+    assert "_base_" not in " ".join(names)
+    text = run(command, "recipe", "seg/upernet_r50_80k_ade20k-512x512.py", cwd=tmp_path)
+    assert "det_seg_agent/.mim/configs/seg/upernet_r50_80k_ade20k-512x512.py'\n" in text
+    assert "Valid: compare/" in run(command, "recipe", "seg/nothing.py", cwd=tmp_path, status=2)
+    assert "there is no such command. Valid: train-det" in run(command, "train", cwd=tmp_path, status=2)
+
+
+def test_a_detector_trains_and_is_judged_again(command: Path, scenes: Path, tmp_path: Path) -> None:
+    words = ["model=yolov8n.yaml", f"data={scenes}", "epochs=3", "imgsz=64", "batch=16", "device=cpu", "workers=0"]
+    words += ["plots=False", f"project={tmp_path}/runs", "name=one"]
+    run(command, "train-det", *words, "agent.ratio=0.5", cwd=tmp_path)
+    folder = tmp_path / "runs/one"
+    told = run(command, "evaluate", folder, cwd=tmp_path)
+    judged, trained = (json.loads((folder / name).read_text()) for name in ("evaluation.json", "metrics.json"))
+    assert "COCO metrics" in told and judged["coco"] == pytest.approx(trained["coco"], abs=1e-6)
+    assert judged["weights"].endswith("best.pt")
+    run(command, "evaluate", folder, f"weights={folder}/weights/last.pt", "imgsz=96", cwd=tmp_path)
+    assert json.loads((folder / "evaluation.json").read_text())["weights"].endswith("last.pt")
+    assert "there is no such file" in run(command, "evaluate", folder, "weights=no.pt", cwd=tmp_path, status=2)
+    assert "evaluate takes agent.val_json alone" in run(
+        command, "evaluate", folder, "agent.ratio=1", cwd=tmp_path, status=2
+    )
+
+
+def test_a_config_that_inherits_ours_trains_and_is_judged_again(command: Path, scenes: Path, tmp_path: Path) -> None:
+    config = run(command, "recipe", "seg/upernet_light_scenes.py", cwd=tmp_path)
+    root = "".join(
+        f"{name}_dataloader = dict(dataset=dict(data_root={str(scenes)!r}))\n" for name in ("train", "val", "test")
+    )
+    (tmp_path / "mine.py").write_text(
+        config + root + "train_cfg = dict(max_iters=8, val_interval=8)\n"
+        "default_hooks = dict(checkpoint=dict(interval=8))\n"
+    )
+    run(command, "train-seg", "mine.py", "--work-dir", "run", cwd=tmp_path)
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["ratio"] == 0.6
+    told = run(command, "evaluate", "run", cwd=tmp_path)
+    judged = json.loads((tmp_path / "run/evaluation.json").read_text())
+    assert "mIoU" in told and judged["metrics"]["mIoU"] > 0 and judged["weights"].endswith("iter_8.pth")
+    told = run(command, "evaluate", "run", "test_dataloader=3", cwd=tmp_path, status=2)
+    assert "evaluate run" in told
+    assert "no folder of a run" in run(command, "evaluate", "nowhere", cwd=tmp_path, status=2)
+
+
+def test_a_shipped_comparison_is_found_by_name(command: Path, tmp_path: Path) -> None:
+    told = run(command, "compare", "compare/noise.yaml", "--list", cwd=tmp_path)
+    assert "detection agent 0.5 seed 0" in told and "segmentation full seed 0" in told
+    assert "agent 0.5 seed 0" in run(command, "demo", "--list", cwd=tmp_path)
