@@ -30,9 +30,8 @@ class Signals:
         share: (C,) float32 in (0, 1], fraction of the image that shows the sample; sums to 1 over an image.
         sample_loss: (C,) float32, loss of the sample in the image, as if it filled the image: the mean over an image's
             credits, weighted by share, is the image's loss. The image's loss if it is not provided.
-        agreement: (C,) float32, by how much the model prefers the sample's labels to the best other classes in the
-            image: mean log-odds over objects or pixels; positive if it predicts them. NaN if the image shows none, or
-            if it is not provided.
+        agreement: (C,) float32 in [0, 1], probability that the model gives the sample's labels in the image, averaged
+            over objects or pixels. NaN if the image shows none, or if it is not provided.
     """
 
     loss: Tensor

@@ -20,7 +20,7 @@ class ScoreTable:
         entropy: float32 in [0, 1], last observed entropy; NaN until first observed.
         sufficiency: float32 in [0, 1], last observed min of precision and recall; NaN until first observed, or if the
             adapter does not provide it.
-        agreement: float32, last observed margin of the labels, in logits; NaN until first observed, or if the adapter
+        agreement: float32 in [0, 1], last observed probability of the labels; NaN until first observed, or if the adapter
             does not provide it.
         seen: int32, number of passes that observed the sample.
         last_pass: int32, last pass that trained on the sample; -1 before the first.

@@ -84,7 +84,7 @@ def image_signals(logits: Tensor, labels: Sequence[Tensor] | Tensor, ignore_inde
     """Return the signals of images, from logits and labels.
 
     The loss is the mean cross-entropy over valid pixels; the entropy is their mean entropy divided by ln(classes); the
-    agreement is the mean log-odds of the label against all other classes.
+    agreement is exp(-loss), the geometric mean of the label's probability.
     Rows are processed in parts, which needs less memory than one float32 copy of the logits.
 
     Args:
@@ -99,15 +99,13 @@ def image_signals(logits: Tensor, labels: Sequence[Tensor] | Tensor, ignore_inde
         label = resized(labels, logits.shape[2:])
         read = [_sums(*part, ignore_index) for part in zip(logits.split(step, 2), label.split(step, 1), strict=True)]
         sums, counts = (sum(column) for column in zip(*read, strict=True))
-        loss, entropy, margin, valid = sums  # 0 / 0 = NaN without valid pixels
-        return ImageSignals(loss / valid, entropy / valid, sufficiency(counts), margin / valid, counts.sum(1))
+        loss, entropy, valid = sums
+        loss = loss / valid  # 0 / 0 = NaN without valid pixels
+        return ImageSignals(loss, entropy / valid, sufficiency(counts), torch.exp(-loss), counts.sum(1))
 
 
 def _sums(logits: Tensor, label: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Return sums over the valid pixels of some rows, (4, B), and their `pixel_counts`.
-
-    The sums are of loss, entropy, log-odds of the label, and pixels.
-    """
+    """Return the sums (3, B) of loss, entropy and pixels over the valid pixels of some rows, and `pixel_counts`."""
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], 1)
     classes, label = logits.shape[1], label.long()
@@ -119,8 +117,7 @@ def _sums(logits: Tensor, label: Tensor, ignore_index: int) -> tuple[Tensor, Ten
     chosen = below.gather(1, label.masked_fill(~valid, 0)[:, None])[:, 0]
     loss = total.log() - chosen
     entropy = (total.log() - share.mul_(below).sum(1) / total) / math.log(classes)
-    margin = -loss - torch.log(-torch.expm1(-loss.clamp(min=1e-6)))  # log p - log (1 - p)
-    sums = torch.stack([(each * valid).sum((1, 2)) for each in (loss, entropy, margin, valid.float())])
+    sums = torch.stack([(each * valid).sum((1, 2)) for each in (loss, entropy, valid.float())])
     return sums, pixel_counts(guess[:, 0], label, valid, classes)
 
 

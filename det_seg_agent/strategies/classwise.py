@@ -104,9 +104,8 @@ class CuratedOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    trust: float = Field(1.0, ge=0, description="exponent of trust in a sample's weight; 0: it is ignored")
-    known: float = Field(1.0, gt=0, le=1, description="weight of the sample that is known best; 1: that is ignored")
-    least: float = Field(0.05, gt=0, le=1, description="least factor by trust")
+    trust: float = Field(2.0, ge=0, le=8, description="exponent of trust in a sample's weight; 0: it is ignored")
+    known: float = Field(0.4, gt=0, le=1, description="factor of the sample that is known best; 1: that is ignored")
     rarity: float = Field(0.5, ge=0, le=1, description="exponent of rarity in a class's weight; 0: rarity is ignored")
     deficit: float = Field(0.5, ge=0, le=1, description="share of the class's deficit in its weight; 0: it is ignored")
     by: Literal["largest", "mean"] = Field("mean", description="a sample's class weight: its classes' largest or mean")
@@ -141,7 +140,7 @@ class Curated(Weighted):
     def weights(self) -> Tensor:
         """Return need times trust."""
         combine = self.shares.largest if self.options.by == "largest" else self.shares.of_sample
-        return combine(self.needs(), 1.0) * self.trust.weights(self.options.trust, self.options.least, self.options.known)
+        return combine(self.needs(), 1.0) * self.trust.weights(self.options.trust, self.options.known)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the round-robin priorities and the trust."""

@@ -13,51 +13,59 @@ LONG = 8  # passes after which the mean over passes becomes a moving one
 
 
 class Trust:
-    """Mean over passes of each sample's agreement, less what its classes lead to expect.
+    """Means over passes of each sample's agreement, as it is and over that of its classes.
 
-    Wrong labels are disagreed with in every pass; hard samples are so less, and rare classes are compared with
-    themselves only. The agreement is `Signals.agreement`.
+    Wrong labels are disagreed with in every pass; hard samples are so less, and rare or unlearned classes are compared
+    with themselves only. The agreement is `Signals.agreement`.
 
     Args:
         num_samples: number of samples in the training set.
 
     Attributes:
-        mean: (num_samples,) float32, in logits; NaN until first observed.
+        agreement: (num_samples,) float32 in [0, 1], mean over passes; NaN until first observed.
+        relative: (num_samples,) float32 >= 0, the same of the agreement divided by the mean one of the sample's
+            classes in the pass.
         passes: (num_samples,) int16, passes that observed the sample.
     """
 
     def __init__(self, num_samples: int):
-        self.mean = torch.full((num_samples,), float("nan"))
-        self.share = torch.full((num_samples,), float("nan"))
+        self.agreement = torch.full((num_samples,), float("nan"))
+        self.relative = torch.full((num_samples,), float("nan"))
         self.passes = torch.zeros(num_samples, dtype=torch.int16)
 
     def update(self, samples: SampleSignals, shares: ClassShares) -> None:
         """Update the means from the signals of a pass."""
         known = samples.agreement.isfinite()
-        index, now = samples.index[known], samples.agreement[known].sigmoid()
+        index, now = samples.index[known], samples.agreement[known]
         if not len(now):
             return
         sums, weight = shares.of_class(now, index, len(shares.labels))
         overall = float(now.mean())
         expected = ((sums + PRIOR * overall) / (weight + PRIOR)).float()
+        relative = now / shares.take(index).of_sample(expected, overall).clamp(min=1e-6)
         self.passes[index] = (self.passes[index] + 1).clamp(max=LONG)
-        for kept, new in ((self.share, now), (self.mean, now / shares.take(index).of_sample(expected, overall))):
-            old = kept[index]
-            kept[index] = torch.where(old.isnan(), new, old + (new - old) / self.passes[index])
+        for mean, new in ((self.agreement, now), (self.relative, relative)):
+            old = mean[index]
+            mean[index] = torch.where(old.isnan(), new, old + (new - old) / self.passes[index])
 
-    def weights(self, power: float, least: float, known: float) -> Tensor:
-        """Return weights (num_samples,) float32 in (0, 1]; 1 for samples that were never observed."""
-        trust = self.mean.clamp(max=1) ** power
-        seen = self.share.isfinite()
-        if known < 1 and bool(seen.any()):
-            rank = self.share[seen].argsort().argsort().float() / int(seen.sum())
-            trust[seen] *= 1 - (1 - known) * rank
-        return trust.nan_to_num(nan=1.0).clamp(min=least)
+    def weights(self, power: float, known: float) -> Tensor:
+        """Return weights (num_samples,) float32 in [0, 1]; 1 for samples that were never observed.
+
+        Args:
+            power: exponent of the relative agreement, of which more than 1 counts as 1.
+            known: factor of the sample whose labels the model agrees with most; it rises to 1 with the rank.
+        """
+        weight = self.relative.clamp(max=1) ** power
+        seen = self.agreement.isfinite()
+        rank = self.agreement[seen].argsort().argsort().float() / max(int(seen.sum()), 1)
+        weight[seen] *= 1 - (1 - known) * rank
+        return weight.nan_to_num(nan=1.0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return means and numbers of passes."""
-        return {"mean": self.mean, "share": self.share, "passes": self.passes}
+        return {"agreement": self.agreement, "relative": self.relative, "passes": self.passes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
-        self.mean, self.share, self.passes = (state[name].clone() for name in ("mean", "share", "passes"))
+        self.agreement, self.relative = state["agreement"].clone(), state["relative"].clone()
+        self.passes = state["passes"].clone()

@@ -131,10 +131,10 @@ class BatchState:
         self.own[name] = values.new_zeros(self.credits + 1).index_add(0, owner, values)[:-1] / divisor
 
     def agreement(self, logits: Tensor) -> tuple[Tensor, bool] | None:
-        """Return the margin of the labels, by credit if the flag is set, else by image; see `Split.agreement`.
+        """Return the agreement with the labels, by credit if the flag is set, else by image; see `Split.agreement`.
 
-        It is the logit of the object's class less the largest of the others, averaged over the anchors of an object,
-        then over objects. Waits for nothing: the host has found the assigned anchors already.
+        It is the probability of the object's class against the best of the others, averaged over the anchors of an
+        object, then over objects. Waits for nothing: the host has found the assigned anchors already.
 
         Args:
             logits: (B, classes, A).
@@ -144,13 +144,13 @@ class BatchState:
         image, anchor = self.at
         found = logits.detach()[image, :, anchor].float()
         label = self.labels[self.at].long()[:, None]
-        margin = found.gather(1, label)[:, 0] - found.scatter(1, label, float("-inf")).amax(1)
+        sure = (found.gather(1, label)[:, 0] - found.scatter(1, label, float("-inf")).amax(1)).sigmoid()
         key = image * self.objects + self.place[self.at].long()
-        anchors = margin.new_zeros(self.images * self.objects).index_add(0, key, torch.ones_like(margin))
+        anchors = sure.new_zeros(self.images * self.objects).index_add(0, key, torch.ones_like(sure))
         weight = 1 / anchors[key]
         row, rows = (image, self.images) if self.owner is None else (self.owner[self.at], self.credits)
-        none = margin.new_zeros(rows + 1)
-        mean = none.index_add(0, row, margin * weight) / none.index_add(0, row, weight)
+        none = sure.new_zeros(rows + 1)
+        mean = none.index_add(0, row, sure * weight) / none.index_add(0, row, weight)
         return mean[:-1], self.owner is not None
 
     def in_order(self) -> Tensor:
