@@ -20,8 +20,8 @@ class ScoreTable:
         entropy: float32 in [0, 1], last observed entropy; NaN until first observed.
         sufficiency: float32 in [0, 1], last observed min of precision and recall; NaN until first observed, or if the
             adapter does not provide it.
-        agreement: float32 in [0, 1], last observed probability of the labels; NaN until first observed, or if the adapter
-            does not provide it.
+        agreement: float32 in [0, 1], last observed probability of the labels; NaN until first observed, or if the
+            adapter does not provide it.
         seen: int32, number of passes that observed the sample.
         last_pass: int32, last pass that trained on the sample; -1 before the first.
         selected: int32, number of times that the sample was selected.

@@ -53,7 +53,9 @@ def test_an_object_agrees_where_the_model_prefers_its_class(name: str, tmp_path:
     step(model, {**batch, **credits, "credit_object": torch.tensor([0, 1, 3, 4, 5, 6])})
     found = got[2]["agreement"]
     assert found[2].isnan(), "an image without objects"
-    expected = torch.tensor([-3.0, 3, -3, 3, -3])  # not all objects get an anchor of the one-to-one assignment
+    expected = torch.tensor(
+        [-3.0, 3, -3, 3, -3]
+    ).sigmoid()  # not all objects get an anchor of the one-to-one assignment
     found = found[[0, 1, 4, 5, 6]]
     known = found.isfinite()
     assert int(known.sum()) >= 3 and torch.allclose(found[known], expected[known])
@@ -107,7 +109,7 @@ def test_classes_of_masks_are_those_that_the_host_loads(scenes: Path, tmp_path: 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_a_run_with_repeats_goes_on_exactly_after_a_stop(name: str, scenes: Path, tmp_path: Path) -> None:
     adapter = ADAPTERS[name](scenes, tmp_path)
-    agent = {"ratio": 0.8, "strategy": "curated", "options": {"cap": 3, "distrusted": 0.95}}
+    agent = {"ratio": 0.8, "strategy": "curated", "options": {"cap": 3, "trust": 8, "known": 0.1}}
     whole = adapter.train("whole", **agent)
     counts = [row["selected"] for row in whole.selector.history]
     assert counts == [48, *[38] * 6, 48] and int(whole.selector.table.selected.sum()) == sum(counts)

@@ -128,14 +128,22 @@ def test_trust_finds_wrong_labels_in_rare_and_common_classes_alike() -> None:
     trust = Trust(n)
     index = torch.arange(n)
     for _ in range(4):
-        agreement = 1.0 - 4 * rare.float() - 1.5 * wrong.float() + torch.randn(n, generator=g)
+        agreement = (1.0 - 2 * rare.float() - 2 * wrong.float() + torch.randn(n, generator=g)).sigmoid()
         nan = torch.full((n,), NAN)
         trust.update(SampleSignals(index, nan, nan, nan, agreement, torch.zeros(n, 3)), shares)
-    weight = trust.weights(0.3, 0.1)
-    assert weight.min() == pytest.approx(0.1) and weight.max() == 1
+    weight = trust.weights(2, 1)
     for part in (rare, ~rare):
-        assert weight[part & wrong].mean() < 0.5 < 0.85 < weight[part & ~wrong].mean()
-    assert bool((trust.weights(0.0, 0.1) == 1).all())
+        assert weight[part & wrong].mean() < 0.4 < 0.7 < weight[part & ~wrong].mean()
+    assert bool((trust.weights(0, 1) == 1).all())
+
+
+def test_what_is_known_best_counts_less_and_what_was_never_seen_counts_fully() -> None:
+    trust = Trust(5)
+    shares = ClassShares.of([np.array([1])] * 5)
+    agreement, nan = torch.tensor([0.5, 0.7, 0.8, 0.9]), torch.full((4,), NAN)
+    trust.update(SampleSignals(torch.arange(4), nan, nan, nan, agreement, torch.zeros(4, 3)), shares)
+    assert trust.weights(0, 0.2).tolist() == pytest.approx([1.0, 0.8, 0.6, 0.4, 1.0])
+    assert trust.weights(1, 1)[0] == pytest.approx(0.5 / 0.725) and bool((trust.weights(1, 1)[2:] == 1).all())
 
 
 def test_curated_selects_wrong_labels_less_and_weak_classes_more() -> None:
@@ -144,14 +152,14 @@ def test_curated_selects_wrong_labels_less_and_weak_classes_more() -> None:
     wrong = torch.rand(n, generator=g) < 0.2
     counts = torch.tensor([[9.0, 9, 9, 1, 9], [10, 10, 10, 10, 10], [10, 10, 10, 10, 10]])
     times = {}
-    for name, options in {"both": {}, "trust": {"rarity": 0, "deficit": 0}, "need": {"distrusted": 0}}.items():
+    for name, options in {"both": {}, "trust": {"rarity": 0, "deficit": 0}, "need": {"trust": 0, "known": 1}}.items():
         selector = Selector(
             n, passes, strategy="curated", ratio=0.5, final_full=0, options=options, classes=some_classes(n)
         )
         for p in range(passes):
             chosen = selector.begin_pass(p).indices.unique()
             noise = torch.randn(len(chosen), generator=g)
-            loss, agreement = torch.ones(len(chosen)), noise - 3 * wrong[chosen].float()
+            loss, agreement = torch.ones(len(chosen)), (noise + 1 - 4 * wrong[chosen].float()).sigmoid()
             more = {"agreement": agreement, "class_counts": counts}
             selector.observe(chosen, loss, loss, torch.zeros(len(chosen), 4), **more)
             selector.end_pass()
