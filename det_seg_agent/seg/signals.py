@@ -84,7 +84,8 @@ def image_signals(logits: Tensor, labels: Sequence[Tensor] | Tensor, ignore_inde
     """Return the signals of images, from logits and labels.
 
     The loss is the mean cross-entropy over valid pixels; the entropy is their mean entropy divided by ln(classes); the
-    agreement is exp(-loss), the geometric mean of the label's probability.
+    agreement is the geometric mean of the label's probability over a class's pixels, averaged over the labelled classes:
+    by pixels, large stretches of background would hide a small object's label.
     Rows are processed in parts, which needs less memory than one float32 copy of the logits.
 
     Args:
@@ -98,14 +99,20 @@ def image_signals(logits: Tensor, labels: Sequence[Tensor] | Tensor, ignore_inde
         step = -(-logits.shape[2] // parts)
         label = resized(labels, logits.shape[2:])
         read = [_sums(*part, ignore_index) for part in zip(logits.split(step, 2), label.split(step, 1), strict=True)]
-        sums, counts = (sum(column) for column in zip(*read, strict=True))
-        loss, entropy, valid = sums
-        loss = loss / valid  # 0 / 0 = NaN without valid pixels
-        return ImageSignals(loss, entropy / valid, sufficiency(counts), torch.exp(-loss), counts.sum(1))
+        sums, counts, parts = (sum(column) for column in zip(*read, strict=True))
+        loss, entropy, valid = sums  # 0 / 0 = NaN without valid pixels
+        there = counts[2] > 0
+        share = torch.exp(-parts / counts[2].clamp(min=1)) * there
+        agreement = share.sum(1) / there.sum(1)
+        return ImageSignals(loss / valid, entropy / valid, sufficiency(counts), agreement, counts.sum(1))
 
 
-def _sums(logits: Tensor, label: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Return the sums (3, B) of loss, entropy and pixels over the valid pixels of some rows, and `pixel_counts`."""
+def _sums(logits: Tensor, label: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return sums over the valid pixels of some rows.
+
+    Returns:
+        (3, B) loss, entropy and pixels; their `pixel_counts`; and (B, classes), the loss by labelled class.
+    """
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], 1)
     classes, label = logits.shape[1], label.long()
@@ -118,7 +125,9 @@ def _sums(logits: Tensor, label: Tensor, ignore_index: int) -> tuple[Tensor, Ten
     loss = total.log() - chosen
     entropy = (total.log() - share.mul_(below).sum(1) / total) / math.log(classes)
     sums = torch.stack([(each * valid).sum((1, 2)) for each in (loss, entropy, valid.float())])
-    return sums, pixel_counts(guess[:, 0], label, valid, classes)
+    known = label.masked_fill(~valid, 0).flatten(1)
+    parts = torch.zeros(len(label), classes, device=label.device).scatter_add_(1, known, (loss * valid).flatten(1))
+    return sums, pixel_counts(guess[:, 0], label, valid, classes), parts
 
 
 def pooled(features: Any, wanted: Any) -> Tensor:
