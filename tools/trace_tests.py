@@ -31,18 +31,25 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float:
     return float((rankdata(score)[positive].sum() - found * (found + 1) / 2) / (found * (count - found)))
 
 
-def repeats(values: np.ndarray) -> float:
-    """Return the rank correlation of falls in two disjoint sets of passes.
-
-    The fall is that of a sample's rank in one pass until the next. Falls of neighbouring passes share an observation,
-    so that every other pass is left out.
+def falls(values: np.ndarray) -> dict[str, float]:
+    """Return rank correlations of a sample's fall: that of its rank in one pass until the next.
 
     Args:
-        values: (passes, samples) float64.
+        values: (passes, samples) float64, at least five passes.
+
+    Returns:
+        "repeats": of the mean falls in two disjoint sets of passes; falls of neighbouring passes share an observation,
+        so that every other pass is left out. "level" and "level before": of the fall and the rank in the pass that it
+        starts from, and in the one before, means over passes.
     """
     rank = np.stack([rankdata(row) / len(row) for row in values])
     fall = rank[:-1] - rank[1:]
-    return float(spearmanr(fall[1::4].mean(0), fall[3::4].mean(0))[0])
+    later = range(1, len(fall))
+    return {
+        "repeats": float(spearmanr(fall[1::4].mean(0), fall[3::4].mean(0))[0]),
+        "level": float(np.mean([spearmanr(rank[p], fall[p])[0] for p in later])),
+        "level before": float(np.mean([spearmanr(rank[p - 1], fall[p])[0] for p in later])),
+    }
 
 
 def tests_of(cell: Path, wrong: np.ndarray) -> dict[str, dict[str, float]]:
@@ -59,7 +66,7 @@ def tests_of(cell: Path, wrong: np.ndarray) -> dict[str, dict[str, float]]:
         seen = np.cumsum(values, 0) / np.arange(1, len(values) + 1)[:, None]
         passes = sorted({1, 3, 5, 8, len(values)} & set(range(1, len(values) + 1)))
         figures[name] = {f"AUROC, {count} passes": auroc(sign * seen[count - 1], wrong) for count in passes}
-        figures[name]["reward repeats"] = repeats(values)
+        figures[name].update({f"fall: {key}": value for key, value in falls(values).items()})
     return figures
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-from trace_tests import auroc, main, repeats
+from trace_tests import auroc, falls, main
 
 
 def test_auroc_by_hand() -> None:
@@ -22,8 +22,9 @@ def test_a_lasting_fall_repeats_and_noise_does_not() -> None:
     draw = np.random.default_rng(0)
     speed = draw.normal(size=400)
     steady = np.arange(16)[:, None] * speed + draw.normal(size=400) * 10
-    assert repeats(steady) > 0.3
-    assert abs(repeats(draw.normal(size=(16, 400)))) < 0.15
+    assert falls(steady)["repeats"] > 0.3
+    found = falls(draw.normal(size=(16, 400)))
+    assert abs(found["repeats"]) < 0.15 and found["level"] > 0.5 and abs(found["level before"]) < 0.1
 
 
 def test_a_folder_without_cells_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
