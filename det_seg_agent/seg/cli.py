@@ -94,7 +94,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> None:
         options = arguments_parser().parse_args(arguments)
-        os.environ.setdefault("LOCAL_RANK", str(options.local_rank))
+        if options.launcher != "none":  # else what the process starts later would take itself for a rank
+            os.environ.setdefault("LOCAL_RANK", str(options.local_rank))
         train(options)
 
     return guarded(work, "stopped; --resume goes on from the latest checkpoint in the work dir")

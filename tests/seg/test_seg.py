@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,7 @@ def words_of(scenes: Path, **more: Any) -> list[str]:
 def test_the_command_line_trains_resumes_and_judges(scenes: Path, tmp_path: Path, capsys: Any) -> None:
     words = [str(CONFIG), "--work-dir", str(tmp_path)]
     assert main([*words, *words_of(scenes, **{"agent.ratio": 0.5, "agent.final_full": 0})]) == 0
+    assert "LOCAL_RANK" not in os.environ, "a process that is started later would take itself for a rank"
     result = json.loads((tmp_path / "metrics.json").read_text())
     assert result["images_trained"] == 72 and result["full_images_trained"] == 96 and result["budget"] == 0.75
     assert len(result["iou"]["by_class"]) == 5 and 0 < result["iou"]["mIoU"] <= result["iou"]["aAcc"]
