@@ -63,27 +63,22 @@ class ClassShares:
         found = values[self.index.long().clamp(min=0)].masked_fill(self.index < 0, float("-inf")).amax(1)
         return torch.where(self.index[:, 0] >= 0, found, empty)
 
-    def of_class(self, values: Tensor, index: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-        """Return sums over samples, weighted by share, for each class.
-
-        Args:
-            values: (n,) float32.
-            index: (n,) int64, the samples.
-            classes: number of classes.
+    def of_class(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sums over samples of `values` (num_samples,) float32, weighted by share, for each class.
 
         Returns:
             (classes,) float64 twice: the sums of share times value, and of share.
         """
-        share = self.share[index].double() / 255
-        place = self.index[index].long().clamp(min=0).flatten()
-        none = torch.zeros(classes, dtype=torch.float64)
+        share = self.share.double() / 255
+        place = self.index.long().clamp(min=0).flatten()
+        none = torch.zeros(len(self.labels), dtype=torch.float64)
         sums = none.index_add(0, place, (share * values.double()[:, None]).flatten())
         return sums, none.index_add(0, place, share.flatten())
 
-    def images(self, classes: int) -> Tensor:
+    def images(self) -> Tensor:
         """Return the number of samples that show each class, (classes,) float32."""
         place = self.index.long()
-        return torch.bincount(place[place >= 0], minlength=classes).float()
+        return torch.bincount(place[place >= 0], minlength=len(self.labels)).float()
 
 
 class Classes:

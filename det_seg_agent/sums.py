@@ -150,12 +150,13 @@ class SampleSums:
         ones = torch.ones(len(signals))
         columns = (ones, signals.loss, signals.entropy, relative[:, 0], relative[:, 1])
         enough = (known.float(), signals.sufficiency.where(known, 0), relative[:, 2].where(known, 0))
-        parts = torch.stack([*columns, *enough], 1)[signals.image]
+        by_image = torch.stack([*columns, *enough], 1)
+        agrees = signals.agreement.isfinite()
+        by_credit = torch.stack([agrees.float(), signals.agreement.where(agrees, 0)], 1)
+        parts = torch.cat([by_image[signals.image], by_credit], 1)
         more = signals.sample_loss - signals.loss[signals.image]  # than the image as a whole
         parts[:, 1] += more
         parts[:, 3] += more / deviation[signals.image]
-        told = signals.agreement.isfinite()
-        parts = torch.cat([parts, torch.stack([told.float(), signals.agreement.where(told, 0)], 1)], 1)
         parts *= signals.share[:, None]
         if self.store is not None:
             index, place = torch.unique(signals.index, return_inverse=True)

@@ -1,6 +1,7 @@
 """The classes of the training images, from the labels that the host has in memory. `det.trainer` uses it."""
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,25 @@ from ultralytics.data.dataset import ClassificationDataset, SemanticDataset
 from det_seg_agent.classes import Classes
 
 
-def labels_of(dataset: Any) -> list[np.ndarray] | None:
-    """Return the classes of each sample's objects, (n,) int64 arrays; None if the data set does not hold them."""
+def reader_of(dataset: Any) -> Callable[[int], np.ndarray] | None:
+    """Return a function from a sample's index to its objects' classes (n,) int64; None if they are not in memory."""
     if isinstance(dataset, Subset):
-        found = labels_of(dataset.dataset)
-        return None if found is None else [found[index] for index in dataset.indices]
+        whole = reader_of(dataset.dataset)
+        return None if whole is None else lambda index: whole(dataset.indices[index])
     if isinstance(dataset, ConcatDataset):
-        parts = [labels_of(part) for part in dataset.datasets]
-        return None if any(part is None for part in parts) else [row for part in parts for row in part or []]
+        parts = [part for part in map(reader_of, dataset.datasets) if part is not None]
+        ends = dataset.cumulative_sizes
+
+        def read(index: int) -> np.ndarray:
+            part = bisect_right(ends, index)
+            return parts[part](index - (ends[part - 1] if part else 0))
+
+        return read if len(parts) == len(dataset.datasets) else None
     if isinstance(dataset, ClassificationDataset):
-        return [np.array([sample[1]]) for sample in dataset.samples]
+        return lambda index: np.array([dataset.samples[index][1]])
     if isinstance(dataset, SemanticDataset) or not hasattr(dataset, "labels"):
         return None
-    return [label["cls"].reshape(-1).astype(np.int64) for label in dataset.labels]
+    return lambda index: dataset.labels[index]["cls"].reshape(-1).astype(np.int64)
 
 
 def classes_of(data: dict[str, Any], dataset: Any) -> Classes | None:
@@ -33,11 +40,11 @@ def classes_of(data: dict[str, Any], dataset: Any) -> Classes | None:
         dataset: the host's training set, before its labels are changed.
     """
     names = [str(name) for _, name in sorted(data["names"].items())]
-    if not names or labels_of(dataset) is None:
+    read = reader_of(dataset)
+    if not names or read is None:
         return None
 
-    def read() -> Iterable[np.ndarray]:
-        for row in labels_of(dataset) or []:
-            yield np.bincount(row, minlength=len(names))
+    def counts() -> Iterable[np.ndarray]:
+        return (np.bincount(read(index), minlength=len(names)) for index in range(len(dataset)))
 
-    return Classes(names, read)
+    return Classes(names, counts)

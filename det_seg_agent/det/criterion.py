@@ -125,8 +125,6 @@ class SignalCriterion:
         else:  # an object's loss is its sample's; the rest, as that of the background, is shared by area
             rest = total - torch.zeros_like(total).index_add(0, image, objects)
             sample_loss = (objects / share + rest[image]) * len(total)
-        told = self.split.agreement(preds)
-        agreement = None if told is None else told[0] if told[1] else told[0][image]
         self.sink(
             index=own["credit_index"],
             loss=loss,
@@ -136,7 +134,7 @@ class SignalCriterion:
             share=share,
             sufficiency=enough,
             sample_loss=sample_loss,
-            agreement=agreement,
+            agreement=self.split.agreement(preds, image),
             class_counts=counts,
         )
 

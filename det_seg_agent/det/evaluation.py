@@ -8,8 +8,7 @@ from ultralytics.utils import YAML
 
 from det_seg_agent.det.arguments import parse_arguments
 from det_seg_agent.det.coco_convert import prepare_data
-from det_seg_agent.det.coco_metrics import format_table
-from det_seg_agent.det.judge import RESULT, TASKS
+from det_seg_agent.det.judge import RESULT, TASKS, figures_text, validate
 from det_seg_agent.det.judge import evaluate as judged
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.files import write_json
@@ -52,29 +51,16 @@ def evaluate_run(folder: Path, words: list[str]) -> dict[str, Any]:
         elif chosen_json:
             raise ConfigError(f"agent.val_json={chosen_json}: task={task} is judged by the host alone; drop it.")
         else:
-            figures = {"host": of_host(weights, str(data), settings)}
+            found = validate(weights, str(data), keeps=False, **settings).metrics.results_dict
+            figures = {"host": {key: float(value) for key, value in found.items() if key != "fitness"}}
     result = {"weights": str(weights), "data": str(data), **figures}
     write_json(folder / "evaluation.json", result)
     return result
 
 
-def of_host(weights: Path, data: str, settings: dict[str, Any]) -> dict[str, float]:
-    """Return the figures of the host's own validator, by which pose, OBB, classification and semantic are judged."""
-    import tempfile
-
-    from ultralytics import YOLO
-
-    with tempfile.TemporaryDirectory() as folder:
-        fixed = {"data": data, "plots": False, "verbose": False, "project": folder, "name": "val"}
-        found = YOLO(weights).val(**{**settings, **fixed})
-    return {key: float(value) for key, value in found.results_dict.items() if key != "fitness"}
-
-
 def main(words: list[str]) -> int:
     """Judge the run `words[0]` and print the figures."""
     result = evaluate_run(Path(words[0]), words[1:])
-    tables = [format_table(result[key], kind) for kind, key in RESULT.items() if key in result]
-    lines = [f"  {key:<28}{value:8.4f}" for key, value in result.get("host", {}).items()]
-    print("\n\n".join(tables or ["\n".join(lines)]))
+    print(figures_text(result))
     print(f"{result['weights']} on {result['data']}")
     return 0

@@ -177,13 +177,35 @@ def conclude(trainer: Any, wall: float, weights: Literal["best", "last"] = "best
         YAML.save(trainer.save_dir / "agent.yaml", trainer.agent_settings.model_dump())
     except OSError as error:
         LOGGER.warning(f"agent.yaml is not written: {error}")
-    tables = [format_table(result[key], kind) for kind, key in RESULT.items() if key in result]
-    lines = [f"  {key:<28}{value:8.4f}" for key, value in result["host"].items()]
-    print("\n" + "\n\n".join(tables or ["\n".join(lines)]))
+    print("\n" + figures_text(result))
     if "differs" in result:
         LOGGER.warning(result["differs"])
     print(report.closing(wall))
     return result
+
+
+def figures_text(result: dict[str, Any]) -> str:
+    """Return the COCO tables of a result as text, or else the host's own figures."""
+    tables = [format_table(result[key], kind) for kind, key in RESULT.items() if key in result]
+    lines = [f"  {key:<28}{value:8.4f}" for key, value in result.get("host", {}).items()]
+    return "\n\n".join(tables or ["\n".join(lines)])
+
+
+def validate(weights: Path | str, data: str, keeps: bool, **arguments: Any) -> Any:
+    """Run the host's validation of weights, and return its validator; arguments as in `evaluate`.
+
+    `keeps` says whether the validator stores its predictions.
+    """
+    from ultralytics import YOLO
+
+    model = YOLO(weights)
+    done: list[Any] = []
+    model.add_callback("on_val_end", done.append)
+    validator = keeping(model.task_map[model.task]["validator"]) if keeps else None
+    with tempfile.TemporaryDirectory() as folder:
+        fixed = {"data": data, "plots": False, "project": folder, "name": "val"}
+        model.val(validator=validator, **{"verbose": False, **arguments, **fixed})
+    return done[0]
 
 
 def evaluate(weights: Path | str, data: str, val_json: Path | None, **arguments: Any) -> dict[str, dict[str, float]]:
@@ -201,15 +223,7 @@ def evaluate(weights: Path | str, data: str, val_json: Path | None, **arguments:
     Raises:
         ConfigError: if `val_json` is unusable.
     """
-    from ultralytics import YOLO
-
-    model = YOLO(weights)
-    done: list[Any] = []
-    model.add_callback("on_val_end", done.append)
-    validator = keeping(model.task_map[model.task]["validator"])
-    with tempfile.TemporaryDirectory() as folder:
-        fixed = {"data": data, "plots": False, "project": folder, "name": "val"}
-        model.val(validator=validator, **{"verbose": False, **arguments, **fixed})
-    names, dataset = dict(done[0].data["names"]), done[0].dataloader.dataset
-    chosen = choose_json(dataset, names, done[0].args, done[0].data, val_json)
-    return judge_validator(done[0], names, chosen)[0]
+    validator = validate(weights, data, keeps=True, **arguments)
+    names, dataset = dict(validator.data["names"]), validator.dataloader.dataset
+    chosen = choose_json(dataset, names, validator.args, validator.data, val_json)
+    return judge_validator(validator, names, chosen)[0]

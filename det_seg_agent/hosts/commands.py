@@ -39,13 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
     if name in ("-h", "--help", "help"):
         print(USAGE)
         return 0
-    if name not in COMMANDS:
-        return guarded(lambda: _unknown(name))
-    return guarded(lambda: COMMANDS[name](rest))
 
+    def work() -> int:
+        if name not in COMMANDS:
+            raise ConfigError(f"det-seg-agent {name}: there is no such command. Valid: {', '.join(COMMANDS)}.")
+        return COMMANDS[name](rest)
 
-def _unknown(name: str) -> int:
-    raise ConfigError(f"det-seg-agent {name}: there is no such command. Valid: {', '.join(COMMANDS)}.")
+    return guarded(work)
 
 
 def _main_of(module: str) -> Callable[[list[str] | None], int]:

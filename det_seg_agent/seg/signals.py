@@ -99,10 +99,10 @@ def image_signals(logits: Tensor, labels: Sequence[Tensor] | Tensor, ignore_inde
         step = -(-logits.shape[2] // parts)
         label = resized(labels, logits.shape[2:])
         read = [_sums(*part, ignore_index) for part in zip(logits.split(step, 2), label.split(step, 1), strict=True)]
-        sums, counts, parts = (sum(column) for column in zip(*read, strict=True))
+        sums, counts, by_class = (sum(column) for column in zip(*read, strict=True))
         loss, entropy, valid = sums  # 0 / 0 = NaN without valid pixels
         there = counts[2] > 0
-        share = torch.exp(-parts / counts[2].clamp(min=1)) * there
+        share = torch.exp(-by_class / counts[2].clamp(min=1)) * there
         agreement = share.sum(1) / there.sum(1)
         return ImageSignals(loss / valid, entropy / valid, sufficiency(counts), agreement, counts.sum(1))
 
@@ -121,13 +121,14 @@ def _sums(logits: Tensor, label: Tensor, ignore_index: int) -> tuple[Tensor, Ten
     below = logits.float() - top.float()
     share = below.exp()
     total = share.sum(1)
-    chosen = below.gather(1, label.masked_fill(~valid, 0)[:, None])[:, 0]
+    truth = label.masked_fill(~valid, 0)
+    chosen = below.gather(1, truth[:, None])[:, 0]
     loss = total.log() - chosen
     entropy = (total.log() - share.mul_(below).sum(1) / total) / math.log(classes)
     sums = torch.stack([(each * valid).sum((1, 2)) for each in (loss, entropy, valid.float())])
-    known = label.masked_fill(~valid, 0).flatten(1)
-    parts = torch.zeros(len(label), classes, device=label.device).scatter_add_(1, known, (loss * valid).flatten(1))
-    return sums, pixel_counts(guess[:, 0], label, valid, classes), parts
+    by_class = torch.zeros(len(label), classes, device=label.device)
+    by_class.scatter_add_(1, truth.flatten(1), (loss * valid).flatten(1))
+    return sums, pixel_counts(guess[:, 0], label, valid, classes), by_class
 
 
 def pooled(features: Any, wanted: Any) -> Tensor:

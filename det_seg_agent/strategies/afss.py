@@ -3,17 +3,15 @@
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from det_seg_agent.seeding import generator
-from det_seg_agent.strategies.base import Request, Selection, Strategy, register
+from det_seg_agent.strategies.base import Request, Selection, Strategy, StrategyOptions, register
 
 
-class AfssOptions(BaseModel):
+class AfssOptions(StrategyOptions):
     """Options of `Afss`; the defaults are the published values."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     easy: float = Field(0.85, ge=0, le=1, description="sufficiency above which a sample is easy")
     moderate: float = Field(0.55, ge=0, le=1, description="sufficiency from which a sample is moderate")

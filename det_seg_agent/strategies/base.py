@@ -16,10 +16,14 @@ from det_seg_agent.sums import SampleSignals
 from det_seg_agent.table import ScoreTable
 
 
-class NoOptions(BaseModel):
-    """The options of a strategy that has none."""
+class StrategyOptions(BaseModel):
+    """Base of our strategies' options: unknown names and infinite values are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class NoOptions(StrategyOptions):
+    """The options of a strategy that has none."""
 
 
 @dataclass(frozen=True)

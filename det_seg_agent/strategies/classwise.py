@@ -3,14 +3,13 @@
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from det_seg_agent.classes import Classes, ClassShares
-from det_seg_agent.seeding import generator
-from det_seg_agent.strategies.base import Request, Selection, Strategy, register
+from det_seg_agent.strategies.base import StrategyOptions, register
 from det_seg_agent.strategies.trust import Trust
-from det_seg_agent.strategies.weights_to_selection import Turns
+from det_seg_agent.strategies.weights_to_selection import ByWeight
 from det_seg_agent.sums import SampleSignals
 
 
@@ -26,7 +25,7 @@ def factors(shares: ClassShares, threshold: float | None, by: str, power: float)
         by: "images" or "labels", the first or the second f.
         power: exponent.
     """
-    frequency = shares.images(len(shares.labels)).double() / max(len(shares), 1)
+    frequency = shares.images().double() / max(len(shares), 1)
     if by == "labels":
         frequency = (frequency * shares.labels / shares.labels.sum().clamp(min=1)).sqrt()
     shown = frequency > 0
@@ -34,15 +33,15 @@ def factors(shares: ClassShares, threshold: float | None, by: str, power: float)
     return torch.where(shown, (t / frequency.clamp(min=1e-12)) ** power, 1.0).clamp(min=1).float()
 
 
-class Weighted(Strategy):
-    """Base of strategies that turn a weight of each sample into rates, with repeats."""
+class ByClass(ByWeight):
+    """Base of strategies whose weights depend on the samples' classes, with repeats up to the option `cap`."""
 
     needs_classes = True
     repeats = True
 
     def __init__(self, table: Any, seed: int, options: Any):
         super().__init__(table, seed, options)
-        self.turns = Turns(len(table), seed)
+        self.cap = self.options.cap
 
     @property
     def classes(self) -> Classes:
@@ -55,30 +54,9 @@ class Weighted(Strategy):
         """The samples' shares of them."""
         return self.classes.need(len(self.table))
 
-    def weights(self) -> Tensor:
-        """Return the weight of each sample, (num_samples,) float32 > 0."""
-        raise NotImplementedError
 
-    def select(self, request: Request) -> Selection:
-        """Return `count` samples, of which some may be repeated."""
-        self.table.score = self.weights()
-        draw = generator(self.seed, "ties", request.pass_index)
-        first, cap = self.table.never_seen(), self.options.cap
-        return Selection(self.turns.take(self.table.score, request.count, 0.0, first, draw, cap))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the round-robin priorities."""
-        return {"due": self.turns.due}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state that `state_dict` returned."""
-        self.turns.due = state["due"].clone()
-
-
-class RepeatOptions(BaseModel):
+class RepeatOptions(StrategyOptions):
     """Options of `RepeatFactor`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     threshold: float | None = Field(
         None, gt=0, le=1, description="share of images below which a class is repeated, 0..1; null: the median class's"
@@ -88,7 +66,7 @@ class RepeatOptions(BaseModel):
 
 
 @register("repeat_factor")
-class RepeatFactor(Weighted):
+class RepeatFactor(ByClass):
     """Selects samples in proportion to the repeat factor of their rarest class (Gupta et al. 2019, LVIS)."""
 
     Options: ClassVar[type[BaseModel]] = RepeatOptions
@@ -99,10 +77,8 @@ class RepeatFactor(Weighted):
         return self.shares.largest(factors(self.shares, self.options.threshold, self.options.by, 0.5), 1.0)
 
 
-class CuratedOptions(BaseModel):
+class CuratedOptions(StrategyOptions):
     """Options of `Curated`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     trust: float = Field(2.0, ge=0, le=8, description="exponent of trust in a sample's weight; 0: it is ignored")
     known: float = Field(0.4, gt=0, le=1, description="factor of the sample that is known best; 1: that is ignored")
@@ -113,7 +89,7 @@ class CuratedOptions(BaseModel):
 
 
 @register("curated")
-class Curated(Weighted):
+class Curated(ByClass):
     """Selects samples by what their classes need and by how far their labels are trusted; a rule, without learning."""
 
     Options: ClassVar[type[BaseModel]] = CuratedOptions

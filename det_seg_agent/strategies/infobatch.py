@@ -3,19 +3,17 @@
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from det_seg_agent.seeding import generator
-from det_seg_agent.strategies.base import Request, Selection, Strategy, refuse_inert, register
+from det_seg_agent.strategies.base import Request, Selection, Strategy, StrategyOptions, refuse_inert, register
 
 MIN_KEEP = 0.1
 
 
-class InfoBatchOptions(BaseModel):
+class InfoBatchOptions(StrategyOptions):
     """Options of `InfoBatch`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     native: bool = Field(False, description="the published rule: a fixed probability, and the budget follows")
     prune: float = Field(0.5, gt=0, lt=1, description="share of the samples below the mean that is pruned (native)")

@@ -3,57 +3,35 @@
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from det_seg_agent.seeding import generator
-from det_seg_agent.strategies.base import Request, Selection, Strategy, register
+from det_seg_agent.strategies.base import StrategyOptions, register
 from det_seg_agent.strategies.data_agent.reward import quality, ranks
 from det_seg_agent.strategies.data_agent.state import ENTROPY, Levels
-from det_seg_agent.strategies.weights_to_selection import Turns
+from det_seg_agent.strategies.weights_to_selection import ByWeight
 from det_seg_agent.sums import SampleSignals
 
 
 @register("even")
-class Even(Strategy):
+class Even(ByWeight):
     """Selects all samples at the same rate by round-robin: measures what even coverage alone gives over random."""
 
-    floor: float = 1.0  # lowest rate, as a fraction of the ratio
-
-    def __init__(self, table: Any, seed: int, options: Any):
-        super().__init__(table, seed, options)
-        self.turns = Turns(len(table), seed)
-
-    def select(self, request: Request) -> Selection:
-        """Return the `count` samples of highest round-robin priority."""
-        self.table.score = self.weights()
-        draw = generator(self.seed, "ties", request.pass_index)
-        first = self.table.never_seen()
-        return Selection(self.turns.take(self.table.score, request.count, self.floor, first, draw))
+    floor = 1.0
 
     def weights(self) -> torch.Tensor:
         """Return the weight of each sample, (num_samples,) float32 in [0, 1]."""
         return torch.ones(len(self.table))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the round-robin priorities."""
-        return {"due": self.turns.due}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state that `state_dict` returned."""
-        self.turns.due = state["due"].clone()
-
-
-class QualityOptions(BaseModel):
+class QualityOptions(StrategyOptions):
     """Options of `Quality`; they mean the same as the agent's options of these names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     floor: float = Field(0.4, ge=0, le=1, description="least rate of a sample, as a share of the ratio")
     memory: float = Field(0.5, ge=0, le=0.95, description="decay of the moving average of a sample's levels")
 
 
 @register("quality")
-class Quality(Even):
+class Quality(ByWeight):
     """The agent without its policy: the weight of a sample is the rank of its quality q = w D + (1 - w) U.
 
     The agent's matching reward is maximal at q (`reward.reward`), and q can be computed for every sample. The

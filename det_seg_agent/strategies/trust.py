@@ -39,10 +39,11 @@ class Trust:
         index, now = samples.index[known], samples.agreement[known]
         if not len(now):
             return
-        sums, weight = shares.of_class(now, index, len(shares.labels))
+        mine = shares.take(index)
+        sums, weight = mine.of_class(now)
         overall = float(now.mean())
         expected = ((sums + PRIOR * overall) / (weight + PRIOR)).float()
-        relative = now / shares.take(index).of_sample(expected, overall).clamp(min=1e-6)
+        relative = now / mine.of_sample(expected, overall).clamp(min=1e-6)
         self.passes[index] = (self.passes[index] + 1).clamp(max=LONG)
         for mean, new in ((self.agreement, now), (self.relative, relative)):
             old = mean[index]

@@ -3,10 +3,14 @@
 A sample of rate 1/3 is selected in every third pass.
 """
 
+from abc import abstractmethod
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from det_seg_agent.seeding import generator
+from det_seg_agent.strategies.base import Request, Selection, Strategy
 
 UNSEEN = 1024.0  # passes that a sample which was never seen is more due than any other
 GOLDEN = (5**0.5 - 1) / 2
@@ -82,6 +86,41 @@ class Turns:
         indices = (places % len(self.due)).sort().values
         self.due -= torch.bincount(indices, minlength=len(self.due))
         return indices
+
+
+class ByWeight(Strategy):
+    """Base of strategies that select each sample at a rate in proportion to its weight.
+
+    Attributes:
+        floor: least rate, as a fraction of the ratio.
+        cap: how often a selection may hold a sample.
+    """
+
+    floor: float = 0.0
+    cap: int = 1
+
+    def __init__(self, table: Any, seed: int, options: Any):
+        super().__init__(table, seed, options)
+        self.turns = Turns(len(table), seed)
+
+    @abstractmethod
+    def weights(self) -> Tensor:
+        """Return the weight of each sample, (num_samples,) float32 >= 0."""
+
+    def select(self, request: Request) -> Selection:
+        """Return the `count` samples of highest round-robin priority."""
+        self.table.score = self.weights()
+        draw = generator(self.seed, "ties", request.pass_index)
+        first = self.table.never_seen()
+        return Selection(self.turns.take(self.table.score, request.count, self.floor, first, draw, self.cap))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the round-robin priorities."""
+        return {"due": self.turns.due}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state that `state_dict` returned."""
+        self.turns.due = state["due"].clone()
 
 
 def top(score: Tensor, count: int, draw: torch.Generator, first: Tensor | None = None) -> Tensor:

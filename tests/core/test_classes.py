@@ -25,12 +25,12 @@ def test_shares_are_those_of_the_labels_and_take_24_bytes_a_sample() -> None:
     found = shares_of([3, 0, 1], [0, 0, 0], [0, 5, 5])
     assert found.index[:, :3].tolist() == [[0, 2, -1], [-1, -1, -1], [1, 2, -1]]
     assert found.share[:, :3].tolist() == [[191, 64, 0], [0, 0, 0], [128, 128, 0]]
-    assert found.labels.tolist() == [3, 5, 6] and found.images(3).tolist() == [1, 1, 2]
+    assert found.labels.tolist() == [3, 5, 6] and found.images().tolist() == [1, 1, 2]
     assert (found.index.numel() * 2 + found.share.numel()) / len(found) == 24
     values = torch.tensor([1.0, 2.0, 5.0])
     assert found.of_sample(values, 7.0).tolist() == pytest.approx([2.0, 7.0, 3.5], abs=0.01)
     assert found.largest(values, 7.0).tolist() == [5.0, 7.0, 5.0]
-    sums, weight = found.of_class(torch.tensor([1.0, 3.0]), torch.tensor([0, 2]), 3)
+    sums, weight = found.take(torch.tensor([0, 2])).of_class(torch.tensor([1.0, 3.0]))
     assert weight.tolist() == pytest.approx([0.75, 0.5, 0.75], abs=0.01)
     assert sums.tolist() == pytest.approx([0.75, 1.5, 0.25 + 1.5], abs=0.02)
     many = shares_of(list(range(40)))

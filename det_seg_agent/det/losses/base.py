@@ -49,11 +49,8 @@ class Split:
         """Return (C,) float32: what the objects of each credit add to `total` of its image; None if unknown."""
         return None
 
-    def agreement(self, preds: Any) -> tuple[Tensor, bool] | None:
-        """Return the agreement of model and labels, of credits (C,) if the flag is set, else of images (B,).
-
-        None if it is unknown; see `Signals.agreement`.
-        """
+    def agreement(self, preds: Any, image: Tensor) -> Tensor | None:
+        """Return `Signals.agreement` (C,) of the credits, of which `image` (C,) has the images; None if unknown."""
         return None
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
@@ -130,28 +127,32 @@ class BatchState:
         """Record the values (N,) float32 of item `name` for the credits `owner` (N,)."""
         self.own[name] = values.new_zeros(self.credits + 1).index_add(0, owner, values)[:-1] / divisor
 
-    def agreement(self, logits: Tensor) -> tuple[Tensor, bool] | None:
-        """Return the agreement with the labels, by credit if the flag is set, else by image; see `Split.agreement`.
+    def agreement(self, logits: Tensor, image: Tensor) -> Tensor | None:
+        """Return the agreement of each credit with its labels, or with those of its image if objects have no owners.
 
         It is the probability of the object's class against the best of the others, averaged over the anchors of an
         object, then over objects. Waits for nothing: the host has found the assigned anchors already.
 
         Args:
             logits: (B, classes, A).
+            image: (C,) int64, image of each credit.
+
+        Returns:
+            (C,) float32; None without boxes or with one class.
         """
         if not self.at or logits.shape[1] < 2:
             return None
-        image, anchor = self.at
-        found = logits.detach()[image, :, anchor].float()
+        shown, anchor = self.at
+        found = logits.detach()[shown, :, anchor].float()
         label = self.labels[self.at].long()[:, None]
         sure = (found.gather(1, label)[:, 0] - found.scatter(1, label, float("-inf")).amax(1)).sigmoid()
-        key = image * self.objects + self.place[self.at].long()
+        key = shown * self.objects + self.place[self.at].long()
         anchors = sure.new_zeros(self.images * self.objects).index_add(0, key, torch.ones_like(sure))
         weight = 1 / anchors[key]
-        row, rows = (image, self.images) if self.owner is None else (self.owner[self.at], self.credits)
+        row, rows = (shown, self.images) if self.owner is None else (self.owner[self.at], self.credits)
         none = sure.new_zeros(rows + 1)
         mean = none.index_add(0, row, sure * weight) / none.index_add(0, row, weight)
-        return mean[:-1], self.owner is not None
+        return mean[image] if self.owner is None else mean[:-1]
 
     def in_order(self) -> Tensor:
         """Return (B,) int64: the images with assigned anchors in ascending order, then the others."""

@@ -88,9 +88,9 @@ class Dense(Split):
                 columns.append(parts.get(part, none) * getattr(hyp, gain))
         return torch.stack(columns, 1)
 
-    def agreement(self, preds: Any) -> tuple[Tensor, bool] | None:
+    def agreement(self, preds: Any, image: Tensor) -> Tensor | None:
         """See `Split`."""
-        return self.state.agreement(self.stock.parse_output(preds)["scores"])
+        return self.state.agreement(self.stock.parse_output(preds)["scores"], image)
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
         """See `Split`; binary entropy of the best class."""

@@ -36,9 +36,9 @@ class EndToEnd(Split):
         many, one = self.many.objects(), self.one.objects()
         return None if many is None or one is None else many * self.stock.o2m + one * self.stock.o2o
 
-    def agreement(self, preds: Any) -> tuple[Tensor, bool] | None:
+    def agreement(self, preds: Any, image: Tensor) -> Tensor | None:
         """See `Split`; of the one-to-one branch, which predicts."""
-        return self.one.agreement(self.stock.one2many.parse_output(preds)["one2one"])
+        return self.one.agreement(self.stock.one2many.parse_output(preds)["one2one"], image)
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
         """See `Split`; of the one-to-one branch, which predicts."""

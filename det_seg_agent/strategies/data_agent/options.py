@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from det_seg_agent.strategies.base import StrategyOptions
 
 
-class AgentOptions(BaseModel):
+class AgentOptions(StrategyOptions):
     """Options of `strategy=agent`; what PPO needs beyond them is in `PpoConfig`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     difficulty: Literal["loss", "insufficiency", "both"] = Field(
         "loss",
@@ -32,10 +32,8 @@ class AgentOptions(BaseModel):
     max_samples: int = Field(2048, ge=1, description="samples of an update at most, drawn at random")
 
 
-class PaperOptions(BaseModel):
+class PaperOptions(StrategyOptions):
     """Options of `strategy=data_agent_paper`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     hidden: int = Field(128, ge=1, description="width of the policy's two hidden layers")
     lr: float = Field(3e-4, gt=0, description="Adam's learning rate at the start of the run, > 0; it falls to 1 %")
