@@ -18,6 +18,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q -c constraints.txt -e '.[det,seg,dev]'
 	mkdir -p $(VENV)/ultralytics
+	$(PY) -c "import yapf" # writes its cache, which processes that start together would read half written
 	touch $@
 
 demo: setup

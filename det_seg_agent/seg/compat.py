@@ -3,8 +3,10 @@
 `seg` applies them on import.
 """
 
+import importlib
 import importlib.util
 import pickle
+import time
 import warnings
 from typing import Any
 
@@ -13,8 +15,9 @@ import torch
 
 
 def prepare_host() -> None:
-    """Apply all workarounds; call it before mmseg is imported."""
+    """Apply all workarounds; call it before mmengine, mmcv or mmseg is imported."""
     quiet_pkg_resources()
+    import_yapf()
     stub_mmcv_ops()
     allow_checkpoint_types()
 
@@ -22,6 +25,31 @@ def prepare_host() -> None:
 def quiet_pkg_resources() -> None:
     """Silence setuptools' warning on `pkg_resources`, which mmengine 0.10 imports to resolve `mmseg::` configs."""
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+
+
+def import_yapf(attempts: int = 20, wait: float = 0.1) -> None:
+    """Import yapf, which mmengine 0.10 imports, again if its cache is just being written (yapf 0.32 to 0.43).
+
+    On its first import for a user yapf writes its grammar to a cache, and makes the file visible before it has
+    written the last bytes: a second process that starts at the same moment fails on an incomplete pickle.
+
+    Args:
+        attempts: imports to try.
+        wait: seconds between two.
+
+    Raises:
+        EOFError, pickle.UnpicklingError: the cache stays incomplete.
+    """
+    if importlib.util.find_spec("yapf") is None:
+        return
+    for left in reversed(range(attempts)):
+        try:
+            importlib.import_module("yapf")
+            return
+        except (EOFError, pickle.UnpicklingError):
+            if not left:
+                raise
+            time.sleep(wait)
 
 
 class MissingOp:
