@@ -104,7 +104,7 @@ class SignalCriterion:
             )
 
     @property
-    def tells_sufficiency(self) -> bool:
+    def gives_sufficiency(self) -> bool:
         """Whether a sufficiency is computed: only for axis-aligned boxes with a task-aligned assigner."""
         return self.sufficiency is not None and not isinstance(self.split.scored.assigner, RotatedTaskAlignedAssigner)
 

@@ -151,7 +151,7 @@ class AgentTrainerMixin(LoopMixin):
         if hasattr(model, "criterion"):
             del model.criterion  # a registered module could only be replaced by a module
         model.criterion = SignalCriterion(stock, self.selector.observe, model.model[-1])
-        if self.selector.strategy.needs_sufficiency and not model.criterion.tells_sufficiency:
+        if self.selector.strategy.needs_sufficiency and not model.criterion.gives_sufficiency:
             raise ConfigError(
                 f"agent.strategy={self.agent_settings.strategy!r} with these options needs the sufficiency of images, "
                 f"which the head {type(model.model[-1]).__name__} does not tell. Take another strategy, or the agent's "

@@ -10,12 +10,13 @@ from typing import Any
 from rich.console import Console
 
 from det_seg_agent.files import printable, write_json
+from det_seg_agent.pass_report import PassReport
 from det_seg_agent.reporting.class_levels import plot_levels, write_levels
 from det_seg_agent.reporting.plots import plot_run
 from det_seg_agent.reporting.sheets import contact_sheets
 from det_seg_agent.reporting.trace import Trace, read_passes
 from det_seg_agent.schedule import is_full
-from det_seg_agent.selector import PassReport, Selector
+from det_seg_agent.selector import Selector
 
 STATS = ("balance", "reward", "policy_entropy")  # fields of `PassReport`
 LONG_S = 60  # seconds; in shorter runs start-up and evaluation outweigh the time per image

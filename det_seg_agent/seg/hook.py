@@ -91,7 +91,7 @@ class AgentHook(Hook):
         if is_main_process():
             run.report.begin(run.selector.pass_index + int(run.over) if resumed else 0)
         if run.by_iterations and (resumed or not run.stock):
-            runner.train_loop.walk_selections(run)
+            runner.train_loop.train_on_selections(run)
         self.training = True
 
     def _check(self, runner: Any) -> None:

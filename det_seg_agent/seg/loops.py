@@ -81,7 +81,7 @@ class AgentIterLoop(IterBasedTrainLoop):
             )
         super().__init__(runner, self.dataloader, **loop)
 
-    def walk_selections(self, run: Run) -> None:
+    def train_on_selections(self, run: Run) -> None:
         """Replace the host's iterator, which would restart workers and sleep at the end of each selection."""
         self.dataloader_iterator = PassIterator(self.dataloader, run, self._iter)
 

@@ -8,6 +8,7 @@ from mmengine.dist import get_dist_info, get_world_size
 from torch import Tensor
 
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.pass_report import PassReport
 from det_seg_agent.ranks import gather_objects
 from det_seg_agent.reporting.report import Report
 from det_seg_agent.schedule import is_full
@@ -20,7 +21,7 @@ from det_seg_agent.seg.masks import Masks
 from det_seg_agent.seg.recipe import iterations_of, passes_of, plan, selects
 from det_seg_agent.seg.resume import check_state
 from det_seg_agent.seg.sampler import check_loader, stock_sampler
-from det_seg_agent.selector import PassReport, Selector
+from det_seg_agent.selector import Selector
 from det_seg_agent.settings import Settings
 from det_seg_agent.strategies import strategy_class
 

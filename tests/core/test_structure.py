@@ -14,8 +14,9 @@ TOOLBOXES = {"ultralytics", "mmengine", "mmseg", "mmcv", "pycocotools"}
 LAYERS = (
     {"errors", "files", "seeding", "schedule", "version"},
     {"ranks", "settings", "sampler", "fingerprint", "features", "signals", "sums", "classes"},
-    {"table"},
+    {"table", "pass_report"},
     {"strategies"},
+    {"pass_signals"},
     {"selector"},
     {"reporting"},
     {"hosts", "scenes"},
