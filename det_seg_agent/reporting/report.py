@@ -1,15 +1,13 @@
 """`Report`: a run's log lines, logger columns, trace, pictures and `metrics.json`. Each adapter has one per run."""
 
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from det_seg_agent.files import printable, write_json
+from det_seg_agent.messages import LOGGER
 from det_seg_agent.reporting.class_levels import plot_levels, write_levels
 from det_seg_agent.reporting.plots import plot_run
 from det_seg_agent.reporting.sheets import contact_sheets
@@ -31,7 +29,6 @@ class Report:
         trace: whether to write the Parquet trace.
         full_images: number of images in training on full data; by default all samples in each pass.
         budget: planned fraction of `full_images`; by default computed from the padded selections.
-        log: logger for the panel, usually the host's; by default the one named det_seg_agent.
 
     Attributes:
         until: what ends the run if the number of passes is not known in advance, such as `time=0.5`.
@@ -45,12 +42,10 @@ class Report:
         trace: bool,
         full_images: int | None = None,
         budget: float | None = None,
-        log: logging.Logger | None = None,
     ):
         self.folder, self.selector, self.files = Path(folder), selector, files
         self.trace = Trace(self.folder / "trace") if trace else None
         self.full_images, self.budget = full_images, budget
-        self.log = log or logging.getLogger("det_seg_agent")
         self.stat_names = [name for name in STATS if name in selector.strategy.stat_names]
         self.until = ""
         self.last: PassReport | None = None
@@ -64,7 +59,7 @@ class Report:
         if self.trace is not None:
             with self._optional("the trace"):
                 self.trace.drop_from(first_pass)
-        self.log.info("det_seg_agent\n%s", self.panel())
+        LOGGER.info("det_seg_agent\n%s", self.panel())
 
     def panel(self) -> str:
         """Return a text panel with strategy, schedule, images per pass and expected saving."""
@@ -177,8 +172,7 @@ class Report:
 
     def _warn(self, text: str) -> None:
         with suppress(OSError, ValueError):  # stderr may be closed
-            console = Console(stderr=True)
-            console.print(printable(f"det_seg_agent: {text}"), style="bold red", soft_wrap=True, markup=False)
+            LOGGER.warning(printable(f"det_seg_agent: {text}"))
 
     def cost(self) -> dict[str, Any]:
         """Return budget and number of images of this run and of training on full data.

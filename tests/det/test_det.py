@@ -1,5 +1,6 @@
 """The Ultralytics adapter on the real toolbox: tiny model, tiny images."""
 
+import io
 import itertools
 import json
 import os
@@ -19,7 +20,6 @@ from ultralytics.data import build_dataloader, build_yolo_dataset
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
-from ultralytics.utils import LOGGER
 from ultralytics.utils.loss import v8DetectionLoss
 
 from det_seg_agent import ConfigError, Selector
@@ -272,17 +272,13 @@ def test_settings_cannot_change_on_resume(model_yaml: str, data_yaml: str, tmp_p
 # Command line and judging -------------------------------------------------------------------------------------------
 
 
-def test_the_command_line_trains_and_judges(
-    model_yaml: str, scenes: Path, tmp_path: Path, capsys: Any, caplog: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(LOGGER, "handlers", [*LOGGER.handlers, caplog.handler])
+def test_the_command_line_trains_and_judges(model_yaml: str, scenes: Path, tmp_path: Path, log: io.StringIO) -> None:
     words = [f"{k}={v}" for k, v in {**TINY, "epochs": 2, "project": tmp_path, "name": "cli"}.items()]
     assert main([f"model={model_yaml}", f"data={scenes}", "agent.ratio=0.5", "agent.final_full=0", *words]) == 0
     result = json.loads((tmp_path / "cli/metrics.json").read_text())
     assert len(result["coco"]) == 12 and result["images_trained"] == 72 and result["full_images_trained"] == 96
     assert result["judged_on"].endswith("instances_val.json")
-    out = capsys.readouterr().out
-    assert "saves 25%" in caplog.text and "AR_100" in out
+    assert "saves 25%" in log.getvalue() and "AR_100" in log.getvalue()
 
 
 def test_scalars_reach_tensorboard_where_it_is_on(model_yaml: str, data_yaml: str, tmp_path: Path) -> None:
