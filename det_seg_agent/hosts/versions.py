@@ -3,12 +3,13 @@
 import importlib.util
 from importlib.metadata import PackageNotFoundError, requires, version
 
-from packaging.requirements import Requirement
-
 from det_seg_agent.errors import HostError
 
 # Module of a distribution, if the names differ.
-MODULES = {"opencv-python": "cv2", "mmcv-lite": "mmcv", "mmsegmentation": "mmseg", "setuptools": "pkg_resources"}
+MODULES = {
+    "opencv-python": "cv2", "mmcv-lite": "mmcv", "mmsegmentation": "mmseg", "setuptools": "pkg_resources",
+    "pyyaml": "yaml",
+}  # fmt: skip
 TWINS = {"mmcv-lite": "mmcv"}  # the full mmcv works as well
 HOSTS = ("ultralytics", "mmengine", "mmcv-lite", "mmsegmentation")  # ranges are strict, as we rely on internals
 
@@ -23,6 +24,10 @@ def check_hosts(extra: str) -> None:
         HostError: if a package is missing or a host has an unsupported version; names the package, the version, the
             range and the pip command.
     """
+    try:
+        from packaging.requirements import Requirement
+    except ImportError as error:  # the extras bring it
+        raise HostError(f"packaging not installed: pip install 'det_seg_agent[{extra}]'") from error
     try:
         lines = requires("det_seg_agent") or []
     except PackageNotFoundError:

@@ -9,9 +9,7 @@ from typing import Any
 from det_seg_agent.files import printable, write_json
 from det_seg_agent.messages import LOGGER
 from det_seg_agent.reporting.class_levels import plot_levels, write_levels
-from det_seg_agent.reporting.plots import plot_run
-from det_seg_agent.reporting.sheets import contact_sheets
-from det_seg_agent.reporting.trace import Trace, read_passes
+from det_seg_agent.reporting.extra import missing, notice, open_trace, passes_of
 from det_seg_agent.schedule import is_full
 from det_seg_agent.selector import PassReport, Selector
 
@@ -44,7 +42,8 @@ class Report:
         budget: float | None = None,
     ):
         self.folder, self.selector, self.files = Path(folder), selector, files
-        self.trace = Trace(self.folder / "trace") if trace else None
+        self.missing = missing(trace)
+        self.trace = open_trace(self.folder / "trace") if trace and "pyarrow" not in self.missing else None
         self.full_images, self.budget = full_images, budget
         self.stat_names = [name for name in STATS if name in selector.strategy.stat_names]
         self.until = ""
@@ -54,11 +53,15 @@ class Report:
         self._warned: set[str] = set()
 
     def begin(self, first_pass: int) -> None:
-        """Log the panel and delete the trace from pass `first_pass` on, as it will be written again."""
+        """Make the folder, log the panel, and delete the trace from pass `first_pass` on, as it is written again."""
         self._begun = self._mark = time.time()
+        with self._optional("the run's folder"):
+            self.folder.mkdir(parents=True, exist_ok=True)
         if self.trace is not None:
             with self._optional("the trace"):
                 self.trace.drop_from(first_pass)
+        if self.missing:
+            self._warn(notice(self.missing))
         LOGGER.info("det_seg_agent\n%s", self.panel())
 
     def panel(self) -> str:
@@ -143,15 +146,19 @@ class Report:
     def finish(self) -> None:
         """Draw the plot, the heat map of the classes and the two contact sheets."""
         history, table, classes = self.selector.history, self.selector.table, self.selector.classes
-        with self._optional("the plot"):
-            columns = ["selected", "score"]
-            trace = () if self.trace is None else read_passes(self.trace.folder, columns, self._warn)
-            plot_run(history, table.selected.numpy(), trace, self.folder)
-        if classes is not None and classes.passes:
-            with self._optional("the heat map of the classes"):
-                plot_levels(classes, self.folder)
-        with self._optional("the contact sheets"):
-            contact_sheets(self.files, table.selected, len(history), table.score, self.folder)
+        if "matplotlib" not in self.missing:
+            with self._optional("the plot"):
+                from det_seg_agent.reporting.plots import plot_run
+
+                plot_run(history, table.selected.numpy(), passes_of(self.trace, self._warn), self.folder)
+            if classes is not None and classes.passes:
+                with self._optional("the heat map of the classes"):
+                    plot_levels(classes, self.folder)
+        if "PIL" not in self.missing:
+            with self._optional("the contact sheets"):
+                from det_seg_agent.reporting.sheets import contact_sheets
+
+                contact_sheets(self.files, table.selected, len(history), table.score, self.folder)
 
     def write_metrics(self, figures: dict[str, Any]) -> None:
         """Write `metrics.json`."""

@@ -15,13 +15,13 @@ from class_rows import some_classes
 from PIL import Image
 
 from det_seg_agent import Selection, Selector, Strategy
-from det_seg_agent.reporting import report
 from det_seg_agent.reporting.report import STATS, Report
 from det_seg_agent.reporting.trace import read
 from det_seg_agent.strategies import strategy_names
 
 SAMPLES, PASSES = 40, 6
 PICTURES = ("agent.png", "most_selected.jpg", "least_selected.jpg")
+DRAWN = ("det_seg_agent.reporting.plots.plot_run", "det_seg_agent.reporting.sheets.contact_sheets")
 
 
 class First(Strategy):
@@ -146,8 +146,8 @@ def test_nothing_that_only_shows_a_run_can_end_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, messages: io.StringIO, error: Exception
 ) -> None:
     made = report_of(tmp_path)
-    for name in ("plot_run", "contact_sheets"):
-        monkeypatch.setattr(report, name, failing(error))
+    for name in DRAWN:
+        monkeypatch.setattr(name, failing(error))
     assert made.trace is not None
     monkeypatch.setattr(made.trace, "write", failing(error))
     monkeypatch.setattr(made.trace, "drop_from", failing(error))
@@ -163,13 +163,13 @@ def test_nothing_that_only_shows_a_run_can_end_it(
     assert all("the run goes on" in line and (str(error) or type(error).__name__) in line for line in lines)
 
 
-@pytest.mark.parametrize("name", ["plot_run", "contact_sheets"])
+@pytest.mark.parametrize("name", DRAWN)
 def test_the_figures_are_written_before_the_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """A stop while a picture is drawn leaves them; and it does stop."""
     made = whole_run(tmp_path)
-    monkeypatch.setattr(report, name, failing(KeyboardInterrupt()))
+    monkeypatch.setattr(name, failing(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         made.end()
     assert json.loads((tmp_path / "metrics.json").read_text())["passes"] == PASSES
