@@ -22,6 +22,7 @@ from det_seg_agent.det.loader import (
     needs_whole_batches,
     shuffles,
 )
+from det_seg_agent.det.loggers import show_pictures
 from det_seg_agent.det.loop import LoopMixin
 from det_seg_agent.det.messages import HOST, connect
 from det_seg_agent.det.resume import (
@@ -188,8 +189,15 @@ class AgentTrainerMixin(LoopMixin):
         if self.saved is not None:
             restore_training(self, self.saved, gradients=False)
 
+    def final_eval(self) -> Any:
+        """Draw the run's pictures, then evaluate as the host does; its loggers take pictures until training ends."""
+        if RANK in {-1, 0}:
+            self.report.end()
+            show_pictures(self, self.report)
+        return super().final_eval()
+
     def _on_train_end(self) -> None:
-        self.report.end()  # the command line adds its figures to `metrics.json`
+        self.report.end(draw=False)  # with the whole duration; the command line adds its figures to `metrics.json`
         slim_states(self.last, self.best)
 
 

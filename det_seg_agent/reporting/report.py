@@ -1,10 +1,12 @@
 """`Report`: a run's log lines, logger columns, trace, pictures and `metrics.json`. Each adapter has one per run."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from det_seg_agent.files import printable, write_json
 from det_seg_agent.messages import LOGGER
@@ -29,6 +31,7 @@ class Report:
         budget: planned fraction of `full_images`; by default computed from the padded selections.
 
     Attributes:
+        pictures: files of the pictures that were drawn at the end.
         until: what ends the run if the number of passes is not known in advance, such as `time=0.5`.
     """
 
@@ -47,6 +50,7 @@ class Report:
         self.full_images, self.budget = full_images, budget
         self.stat_names = [name for name in STATS if name in selector.strategy.stat_names]
         self.until = ""
+        self.pictures: list[Path] = []
         self.last: PassReport | None = None
         self.pass_seconds: list[tuple[float, int]] = []
         self._begun = self._mark = time.time()
@@ -131,34 +135,47 @@ class Report:
         values = {name: getattr(self.last, name) for name in names}
         return {f"agent/{name}": v if isinstance(v, int) else round(v, 5) for name, v in values.items()}
 
-    def end(self, figures: Mapping[str, Any] | None = None, wall: float | None = None) -> str:
+    def end(self, figures: Mapping[str, Any] | None = None, wall: float | None = None, draw: bool = True) -> str:
         """Write `metrics.json` and the pictures, and return the closing sentence.
 
         Args:
             figures: entries of `metrics.json` in addition to `result`.
             wall: duration of the run in seconds; by default the time since `begin`.
+            draw: whether to draw the pictures.
         """
         wall = time.time() - self._begun if wall is None else wall
         self.write_metrics({**(figures or {}), **self.result(wall)})
-        self.finish()
+        if draw:
+            self.finish()
         return self.closing(wall)
 
     def finish(self) -> None:
-        """Draw the plot, the heat map of the classes and the two contact sheets."""
+        """Draw the plot, the heat map of the classes and the two contact sheets, as `pictures`."""
+        self.pictures = []
         history, table, classes = self.selector.history, self.selector.table, self.selector.classes
         if "matplotlib" not in self.missing:
             with self._optional("the plot"):
                 from det_seg_agent.reporting.plots import plot_run
 
-                plot_run(history, table.selected.numpy(), passes_of(self.trace, self._warn), self.folder)
+                times, trace = table.selected.numpy(), passes_of(self.trace, self._warn)
+                self.pictures.append(plot_run(history, times, trace, self.folder))
             if classes is not None and classes.passes:
                 with self._optional("the heat map of the classes"):
-                    plot_levels(classes, self.folder)
+                    self.pictures.append(plot_levels(classes, self.folder))
         if "PIL" not in self.missing:
             with self._optional("the contact sheets"):
                 from det_seg_agent.reporting.sheets import contact_sheets
 
-                contact_sheets(self.files, table.selected, len(history), table.score, self.folder)
+                self.pictures += contact_sheets(self.files, table.selected, len(history), table.score, self.folder)
+
+    def show(self, add: Callable[[str, np.ndarray], object]) -> None:
+        """Hand the pictures to a host's loggers: their names, as `agent.png`, and their RGB values (h, w, 3) uint8."""
+        with self._optional("the pictures for the loggers", "they are in the run's folder"):
+            from PIL import Image
+
+            for path in self.pictures:
+                with Image.open(path) as image:
+                    add(path.name, np.asarray(image.convert("RGB")))
 
     def write_metrics(self, figures: dict[str, Any]) -> None:
         """Write `metrics.json`."""

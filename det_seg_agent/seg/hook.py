@@ -16,6 +16,7 @@ from det_seg_agent.seeding import random_state, set_random_state
 from det_seg_agent.seg.checkpoints import bare, checkpoint_due, choose_checkpoint, write_whole
 from det_seg_agent.seg.checks import refuse_trained
 from det_seg_agent.seg.iou import Figures
+from det_seg_agent.seg.loggers import show_pictures
 from det_seg_agent.seg.resume import refuse_other_model
 from det_seg_agent.seg.run import Run, together
 from det_seg_agent.seg.signals import SignalTap
@@ -118,6 +119,7 @@ class AgentHook(Hook):
         if is_main_process():
             figures = {"iou": self._figures.last, "processes": get_world_size()}
             LOGGER.info(self.run.report.end(figures))
+            show_pictures(runner, self.run.report)
 
     # Passes -----------------------------------------------------------------------------------------------------------
 
