@@ -1,6 +1,5 @@
 """The run's pictures in those of Ultralytics' loggers that are on."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,24 +16,22 @@ def show_pictures(trainer: Any, report: Report) -> None:
     """
     for path in report.pictures:
         trainer.on_plot(path)
-    for add in (_tensorboard(), _comet()):
-        if add is not None:
+    for name, add in (("tensorboard", _to_tensorboard), ("comet", _to_comet)):
+        if SETTINGS.get(name) is True:
             report.show(lambda name, image, add=add: add(name, image, trainer.epoch + 1))  # type: ignore[misc]
 
 
-def _tensorboard() -> Callable[[str, np.ndarray, int], object] | None:
-    if SETTINGS.get("tensorboard") is not True:
-        return None
+def _to_tensorboard(name: str, image: np.ndarray, step: int) -> None:
     from ultralytics.utils.callbacks import tensorboard
 
-    writer = getattr(tensorboard, "WRITER", None)
-    return None if writer is None else lambda name, image, step: writer.add_image(name, image, step, dataformats="HWC")
+    writer = getattr(tensorboard, "WRITER", None)  # not there if it is not installed
+    if writer is not None:
+        writer.add_image(name, image, step, dataformats="HWC")
 
 
-def _comet() -> Callable[[str, np.ndarray, int], object] | None:
-    if SETTINGS.get("comet") is not True:
-        return None
+def _to_comet(name: str, image: np.ndarray, step: int) -> None:
     from ultralytics.utils.callbacks import comet
 
-    experiment = None if comet.comet_ml is None else comet.comet_ml.get_running_experiment()
-    return None if experiment is None else lambda name, image, step: experiment.log_image(image, name=name, step=step)
+    experiment = comet.comet_ml and comet.comet_ml.get_running_experiment()
+    if experiment:
+        experiment.log_image(image, name=name, step=step)

@@ -197,7 +197,8 @@ class AgentTrainerMixin(LoopMixin):
         return super().final_eval()
 
     def _on_train_end(self) -> None:
-        self.report.end(draw=False)  # with the whole duration; the command line adds its figures to `metrics.json`
+        # Again, with the whole duration; the command line adds its figures to `metrics.json`.
+        self.report.end(draw=not self.report.pictures)
         slim_states(self.last, self.best)
 
 
