@@ -232,6 +232,19 @@ def test_names_of_any_bytes(tmp_path: Path, messages: io.StringIO) -> None:
     assert "d\\udce9cran\\n/trace/pass_0001.parquet cannot be read" in messages.getvalue()
 
 
+def test_loggers_get_the_pictures_and_one_that_fails_ends_nothing(tmp_path: Path, messages: io.StringIO) -> None:
+    made, got = whole_run(tmp_path), dict[str, Any]()
+    made.show(got.__setitem__)
+    assert got == {}, "there are none before the end"
+    made.end()
+    made.show(got.__setitem__)
+    assert list(got) == [path.name for path in made.pictures] and set(PICTURES) <= set(got)
+    assert all(image.ndim == 3 and image.shape[2] == 3 and image.dtype == "uint8" for image in got.values())
+    made.show(failing(ConnectionError("the server is away")))
+    made.show(failing(ConnectionError("the server is away")))
+    assert messages.getvalue().count("cannot be written (the server is away): they are in the run's folder") == 1
+
+
 # Panel and closing sentence -----------------------------------------------------------------------------------------
 
 
