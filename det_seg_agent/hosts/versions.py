@@ -32,7 +32,12 @@ def check_hosts(extra: str) -> None:
         lines = requires("det_seg_agent") or []
     except PackageNotFoundError:
         return  # a bare copy of the sources has no metadata
-    needed = [r for r in map(Requirement, lines) if r.marker is not None and r.marker.evaluate({"extra": extra})]
+    extras = [r for r in map(Requirement, lines) if r.marker is not None]
+    report = {r.name for r in extras if r.marker is not None and r.marker.evaluate({"extra": "report"})}
+    # A run goes on without the packages of `report`; hatchling lists them again for each extra that includes it.
+    needed = [
+        r for r in extras if r.marker is not None and r.marker.evaluate({"extra": extra}) and r.name not in report
+    ]
     missing = [r.name for r in needed if not _is_there(MODULES.get(r.name, r.name.replace("-", "_")))]
     if missing:
         raise HostError(f"{', '.join(missing)} not installed: pip install 'det_seg_agent[{extra}]'")

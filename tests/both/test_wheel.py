@@ -18,8 +18,7 @@ pytestmark = pytest.mark.slow  # it trains
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 350_000  # bytes of the wheel
-SOURCES = ("det_seg_agent", "configs", "build_support", "pyproject.toml", "MANIFEST.in")
-SOURCES += ("README.md", "CHANGELOG.md", "LICENSE")
+SOURCES = ("det_seg_agent", "configs", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE")
 
 
 def run(*words: str | Path, cwd: Path, status: int = 0) -> str:
@@ -84,8 +83,7 @@ os.umask({umask})
 for path in pathlib.Path(".").rglob("*.*"):
     os.utime(path, ({number} * 10**9,) * 2, follow_symlinks=False)
     path.is_symlink() or path.is_dir() or path.chmod(0o666 & ~{umask})
-sys.path.insert(0, "build_support")
-import backend
+from hatchling import build as backend
 backend.build_sdist("out")
 backend.build_wheel("out")
 """
@@ -96,29 +94,18 @@ backend.build_wheel("out")
     assert made[0] == made[1]
     with tarfile.open(fileobj=io.BytesIO(made[0][f"det_seg_agent-{__version__}.tar.gz"])) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
-    assert {"pyproject.toml", "build_support/backend.py", "det_seg_agent/selector.py", "CHANGELOG.md"} <= names
-    assert "det_seg_agent/.mim/configs/det/yolov8n_coco.yaml" in names
+    assert {"pyproject.toml", "det_seg_agent/selector.py", "CHANGELOG.md"} <= names
+    assert "configs/det/yolov8n_coco.yaml" in names
     assert not [name for name in names if "runs/" in name or "work_dirs" in name or name.endswith((".pt", ".png"))]
 
 
 def test_a_wheel_of_the_sdist_is_that_of_the_sources(wheel: Path, tmp_path: Path) -> None:
     run("cp", "-rP", wheel.parent / "source", tmp_path / "source", cwd=tmp_path)
-    code = "import sys; sys.path.insert(0, 'build_support'); import backend; print(backend.build_sdist('out'))"
+    code = "from hatchling import build; print(build.build_sdist('out'))"
     name = run(sys.executable, "-c", code, cwd=tmp_path / "source").splitlines()[-1]
     path = tmp_path / "source/out" / name
-    run(
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        tmp_path,
-        path,
-        cwd=tmp_path,
-    )
+    words = ("wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, path)
+    run(sys.executable, "-m", "pip", *words, cwd=tmp_path)
     [made] = tmp_path.glob("*.whl")
     assert made.read_bytes() == wheel.read_bytes()
 
