@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from det_seg_agent.det.classes import classes_of
@@ -22,7 +22,9 @@ from det_seg_agent.det.loader import (
     needs_whole_batches,
     shuffles,
 )
+from det_seg_agent.det.loggers import show_pictures
 from det_seg_agent.det.loop import LoopMixin
+from det_seg_agent.det.messages import HOST, connect
 from det_seg_agent.det.resume import (
     find_state,
     grab_training,
@@ -60,6 +62,7 @@ class AgentTrainerMixin(LoopMixin):
     def __init__(self, *args: Any, **kwargs: Any):
         self.selector = None
         self.saved = None
+        connect(HOST)  # a run of another toolbox may have connected its own since the import
         super().__init__(*args, **kwargs)
         if self.args.task != self.task:
             raise ConfigError(f"task={self.args.task!r} is not for {type(self).__name__}; valid: {self.task}.")
@@ -158,7 +161,7 @@ class AgentTrainerMixin(LoopMixin):
                 "difficulty=loss."
             )
         files = [str(f) for f in self.train_loader.dataset.im_files]
-        self.report = Report(self.save_dir, self.selector, files, self.agent_settings.trace, log=LOGGER)
+        self.report = Report(self.save_dir, self.selector, files, self.agent_settings.trace)
         self.report.until = f"time={self.args.time:g} hours are over" if self.args.time else ""
         if self.saved is not None:
             self.selector.load_state_dict(self.saved["selector"], other_length=True)
@@ -186,8 +189,16 @@ class AgentTrainerMixin(LoopMixin):
         if self.saved is not None:
             restore_training(self, self.saved, gradients=False)
 
+    def final_eval(self) -> Any:
+        """Draw the run's pictures, then evaluate as the host does; its loggers take pictures until training ends."""
+        if RANK in {-1, 0}:
+            self.report.end()
+            show_pictures(self, self.report)
+        return super().final_eval()
+
     def _on_train_end(self) -> None:
-        self.report.end()  # the command line adds its figures to `metrics.json`
+        # Again, with the whole duration; the command line adds its figures to `metrics.json`.
+        self.report.end(draw=not self.report.pictures)
         slim_states(self.last, self.best)
 
 

@@ -2,13 +2,18 @@
 
 import importlib.util
 from importlib.metadata import PackageNotFoundError, requires, version
-
-from packaging.requirements import Requirement
+from typing import TYPE_CHECKING
 
 from det_seg_agent.errors import HostError
 
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
 # Module of a distribution, if the names differ.
-MODULES = {"opencv-python": "cv2", "mmcv-lite": "mmcv", "mmsegmentation": "mmseg", "setuptools": "pkg_resources"}
+MODULES = {
+    "opencv-python": "cv2", "mmcv-lite": "mmcv", "mmsegmentation": "mmseg", "setuptools": "pkg_resources",
+    "pyyaml": "yaml",
+}  # fmt: skip
 TWINS = {"mmcv-lite": "mmcv"}  # the full mmcv works as well
 HOSTS = ("ultralytics", "mmengine", "mmcv-lite", "mmsegmentation")  # ranges are strict, as we rely on internals
 
@@ -23,11 +28,15 @@ def check_hosts(extra: str) -> None:
         HostError: if a package is missing or a host has an unsupported version; names the package, the version, the
             range and the pip command.
     """
+    if not _is_there("packaging"):  # the extras bring it
+        raise HostError(f"packaging not installed: pip install 'det_seg_agent[{extra}]'")
     try:
         lines = requires("det_seg_agent") or []
     except PackageNotFoundError:
         return  # a bare copy of the sources has no metadata
-    needed = [r for r in map(Requirement, lines) if r.marker is not None and r.marker.evaluate({"extra": extra})]
+    # A run goes on without the packages of `report`; hatchling lists them again for each extra that includes it.
+    report = {requirement.name for requirement in _of_extra(lines, "report")}
+    needed = [requirement for requirement in _of_extra(lines, extra) if requirement.name not in report]
     missing = [r.name for r in needed if not _is_there(MODULES.get(r.name, r.name.replace("-", "_")))]
     if missing:
         raise HostError(f"{', '.join(missing)} not installed: pip install 'det_seg_agent[{extra}]'")
@@ -38,6 +47,13 @@ def check_hosts(extra: str) -> None:
                 f"{requirement.name} {found} is installed, which is not supported; the range is "
                 f"{requirement.specifier}: pip install '{requirement.name}{requirement.specifier}'"
             )
+
+
+def _of_extra(lines: list[str], extra: str) -> "list[Requirement]":
+    from packaging.requirements import Requirement
+
+    found = [requirement for requirement in map(Requirement, lines) if requirement.marker is not None]
+    return [r for r in found if r.marker is not None and r.marker.evaluate({"extra": extra})]
 
 
 def _is_there(module: str) -> bool:

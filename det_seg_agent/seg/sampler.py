@@ -9,6 +9,7 @@ from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.messages import LOGGER
 from det_seg_agent.sampler import SelectionSampler
 
 
@@ -62,7 +63,7 @@ def stock_sampler(sampler: AgentSampler, by_iterations: bool, seed: int | None) 
     return cls(sampler.dataset, shuffle=sampler.shuffle, seed=sampler.seed if seed is None else seed)
 
 
-def check_loader(loader: Any, logger: Any) -> None:
+def check_loader(loader: Any) -> None:
     """Refuse a training loader that cannot yield selections; warn if it restarts its workers in each pass.
 
     Raises:
@@ -74,4 +75,4 @@ def check_loader(loader: Any, logger: Any) -> None:
             "train_dataloader = dict(sampler=dict(_delete_=True, type='AgentSampler')), and no batch_sampler."
         )
     if loader.num_workers and not loader.persistent_workers:
-        logger.warning("train_dataloader.persistent_workers=False: workers restart at each pass.")
+        LOGGER.warning("train_dataloader.persistent_workers=False: workers restart at each pass.")
