@@ -107,7 +107,7 @@ class Classes:
     def __len__(self) -> int:
         return len(self.names)
 
-    def need(self, num_samples: int) -> ClassShares:
+    def read_shares(self, num_samples: int) -> ClassShares:
         """Return the shares, which the first call reads.
 
         Raises:

@@ -103,6 +103,19 @@ def _below_one_folder(then: Sequence[str], now: Sequence[str]) -> tuple[set[str]
     return before, after
 
 
+def refuse_other_size(then: int, now: int) -> None:
+    """Refuse the state of a data set of another size.
+
+    Raises:
+        StateError: if the numbers of samples differ.
+    """
+    if then != now:
+        raise StateError(
+            f"the saved state is of a data set of {then} images, this one has {now}. Resume on the data set that the "
+            "run was started with, or start a new run."
+        )
+
+
 def refuse_older(state: dict[str, Any]) -> None:
     """Refuse the state of a selector that was saved in another format, as by another version.
 

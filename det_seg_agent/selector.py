@@ -9,7 +9,14 @@ from torch import Tensor
 
 from det_seg_agent.classes import Classes
 from det_seg_agent.errors import ConfigError, StateError
-from det_seg_agent.fingerprint import FORMAT, digest, packed, refuse_other_samples, refuse_other_settings
+from det_seg_agent.fingerprint import (
+    FORMAT,
+    digest,
+    packed,
+    refuse_other_samples,
+    refuse_other_settings,
+    refuse_other_size,
+)
 from det_seg_agent.pass_report import PassReport
 from det_seg_agent.pass_signals import PassSignals
 from det_seg_agent.ranks import decide, refuse_unlike, world
@@ -140,7 +147,7 @@ class Selector:
 
     def _select(self, pass_index: int) -> Selection:
         if self.strategy.needs_classes and self.classes is not None:
-            self.classes.need(len(self))  # also where it is not asked yet: errors in reading come early
+            self.classes.read_shares(len(self))  # also where it is not asked yet: errors in reading come early
         ratio = 1.0 if self.selects_all else self.settings.ratio_at(pass_index, self.total_passes)
         if is_full(ratio):
             return Selection(torch.arange(len(self)))
@@ -297,6 +304,7 @@ class Selector:
         passes = None if other_length else self.total_passes
         refuse_other_settings(state, self.settings, self.strategy.options, passes)
         refuse_other_samples(state["samples"], self.samples)
+        refuse_other_size(len(state["previous"]), len(self))
         rank = world()[0]
         if rank == 0:
             self.table.load_state_dict(state["table"])

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from det_seg_agent.classes import Classes
-from det_seg_agent.errors import StateError
 from det_seg_agent.features import FeatureStore
 from det_seg_agent.sums import SampleSignals
 
@@ -74,17 +73,7 @@ class ScoreTable:
         return {**{name: getattr(self, name) for name in self.COLUMNS}, "features": self.features.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state that `state_dict` returned.
-
-        Raises:
-            StateError: if its number of samples differs.
-        """
-        rows = len(state["score"])
-        if rows != len(self):
-            raise StateError(
-                f"the saved state is of a data set of {rows} images, this one has {len(self)}. Resume on the data set "
-                "that the run was started with, or start a new run."
-            )
+        """Restore the state that `state_dict` returned, of as many samples."""
         for name in self.COLUMNS:
             setattr(self, name, state[name].clone())
         self.features.load_state_dict(state["features"])

@@ -20,7 +20,7 @@ from det_seg_agent import Request, Selection
 from det_seg_agent.compare.matrix import read
 from det_seg_agent.scenes import write_scenes
 from det_seg_agent.strategies import Agent
-from det_seg_agent.strategies.data_agent.reward import quality, ranks
+from det_seg_agent.strategies.data_agent.reward import quality, rank_order
 from det_seg_agent.strategies.data_agent.state import ENTROPY, LOSS
 from det_seg_agent.strategies.weights_to_selection import RoundRobin
 from det_seg_agent.sums import SampleSignals
@@ -31,7 +31,7 @@ ROWS: list[dict[str, float]] = []
 
 def correlation(one: Tensor, other: Tensor) -> float:
     """Return Spearman's rank correlation."""
-    return float(torch.corrcoef(torch.stack([ranks(one), ranks(other)]))[0, 1])
+    return float(torch.corrcoef(torch.stack([rank_order(one), rank_order(other)]))[0, 1])
 
 
 class AgentBesideRule(Agent):
@@ -43,7 +43,7 @@ class AgentBesideRule(Agent):
         selection = super().select(request)
         index = self.levels.rows[:, ENTROPY].isfinite().nonzero().squeeze(1)
         q = torch.full((len(self.table),), 0.5)
-        q[index] = ranks(quality(self.levels.difficulty(index, "loss"), self.levels.known(index)[:, ENTROPY])[0])
+        q[index] = rank_order(quality(self.levels.difficulty(index, "loss"), self.levels.known(index)[:, ENTROPY])[0])
         row = {"weight and q": correlation(self.table.score[index], q[index])}
         for name, weight in (("quality", q), ("even", torch.ones(len(q)))):
             rounds = RoundRobin(0, None)

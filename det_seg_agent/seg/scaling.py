@@ -1,4 +1,4 @@
-"""Scaling of counts of iterations, and detection of settings that look like one. For `recipe` and `schedulers`."""
+"""Arithmetic that scales counts of iterations. `recipe.plan` sets the length of a run, `recipe.Recipe` applies it."""
 
 import inspect
 import math

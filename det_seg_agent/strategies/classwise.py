@@ -52,7 +52,7 @@ class ByClass(ByWeight):
     @property
     def shares(self) -> ClassShares:
         """The samples' shares of them."""
-        return self.classes.need(len(self.table))
+        return self.classes.read_shares(len(self.table))
 
 
 class RepeatOptions(StrategyOptions):

@@ -6,7 +6,7 @@ import torch
 from pydantic import BaseModel, Field
 
 from det_seg_agent.strategies.base import StrategyOptions, register
-from det_seg_agent.strategies.data_agent.reward import quality, ranks
+from det_seg_agent.strategies.data_agent.reward import quality, rank_order
 from det_seg_agent.strategies.data_agent.state import ENTROPY, Levels
 from det_seg_agent.strategies.weights_to_selection import ByWeight
 from det_seg_agent.sums import SampleSignals
@@ -56,7 +56,7 @@ class Quality(ByWeight):
         index = self.levels.rows[:, ENTROPY].isfinite().nonzero().squeeze(1)
         if len(index):
             q, _ = quality(self.levels.difficulty(index, "loss"), self.levels.known(index)[:, ENTROPY])
-            score[index] = ranks(q)
+            score[index] = rank_order(q)
         return score
 
     def state_dict(self) -> dict[str, Any]:

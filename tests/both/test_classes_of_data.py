@@ -84,11 +84,11 @@ def test_classes_of_boxes_follow_parts_of_a_data_set(scenes: Path, tmp_path: Pat
     data, dataset = dataset_of(scenes, "detect", tmp_path)
     classes = of_boxes(data, dataset)
     assert classes is not None and classes.names == tuple(data["names"].values())
-    shares = classes.need(48)
+    shares = classes.read_shares(48)
     boxes = [np.bincount(label["cls"].reshape(-1).astype(int), minlength=len(classes)) for label in dataset.labels]
     assert shares.labels.tolist() == sum(boxes).tolist()
     both = of_boxes(data, ConcatDataset([Subset(dataset, [3, 1]), dataset]))
-    assert both is not None and torch.equal(both.need(50).index[:3], shares.index[[3, 1, 0]])
+    assert both is not None and torch.equal(both.read_shares(50).index[:3], shares.index[[3, 1, 0]])
 
 
 def test_classes_of_masks_are_those_that_the_host_loads(scenes: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from det_seg_agent import Request, Selector
 from det_seg_agent.scenes import write_scenes
 from det_seg_agent.strategies import Agent
-from det_seg_agent.strategies.data_agent.reward import ranks
+from det_seg_agent.strategies.data_agent.reward import rank_order
 from det_seg_agent.sums import NEIGHBOURS, Drift, SampleSignals, detrend
 
 pytestmark = pytest.mark.slow  # it trains
@@ -34,7 +34,7 @@ SETTINGS: dict[str, Any] = {"strategy": f"{__name__}:Keeping", "ratio": 1.0}
 
 def correlation(one: torch.Tensor, other: torch.Tensor) -> float:
     """Return Spearman's rank correlation."""
-    return float(torch.corrcoef(torch.stack([ranks(one), ranks(other)]))[0, 1])
+    return float(torch.corrcoef(torch.stack([rank_order(one), rank_order(other)]))[0, 1])
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_weights_after_the_first_pass_do_not_tell_when_a_sample_was_seen(
     assert known.float().mean() > 0.95
     assert abs(correlation(position[known], agent.weight[known])) < 0.1
     # What the drift hid comes out: the first losses tell more of the later ones, or as much.
-    later = torch.stack([ranks(row) for row in loss[PASSES // 2 :, known]]).mean(0)
+    later = torch.stack([rank_order(row) for row in loss[PASSES // 2 :, known]]).mean(0)
     assert correlation(relative[0, known], later) > correlation(loss[0, known], later) - 0.02
 
 

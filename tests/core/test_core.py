@@ -26,7 +26,7 @@ from det_seg_agent.strategies.data_agent.reward import (
     balance,
     paper_difficulty,
     quality,
-    ranks,
+    rank_order,
     reward,
     robust_scale,
 )
@@ -108,7 +108,7 @@ def test_rewards_by_hand() -> None:
     assert balance(d, u).item() == pytest.approx(w)
     assert torch.allclose(quality(d, u)[0], w * d + (1 - w) * u)
     assert robust_scale(torch.full((4,), 2.0)).tolist() == [0, 0, 0, 0]
-    assert ranks(torch.tensor([5.0, 0, 5, 9])).tolist() == [0.5, 0.125, 0.5, 0.875] and not len(ranks(d[:0]))
+    assert rank_order(torch.tensor([5.0, 0, 5, 9])).tolist() == [0.5, 0.125, 0.5, 0.875] and not len(rank_order(d[:0]))
     action, q = torch.linspace(0, 1, 101), torch.full((101,), 0.3)
     best = [float(action[reward(action, q, matching).argmax()]) for matching in (False, True)]
     assert best == pytest.approx([1, 0.3])
@@ -228,7 +228,7 @@ def test_weights_tell_samples_apart_to_the_end_of_a_long_run() -> None:
     weight = selector.table.score
     middle = weight.sort().values[n // 4 : 3 * n // 4]
     assert middle[-1] - middle[0] > 0.3
-    assert torch.corrcoef(torch.stack([ranks(weight), ranks(hard)]))[0, 1] > 0.8
+    assert torch.corrcoef(torch.stack([rank_order(weight), rank_order(hard)]))[0, 1] > 0.8
 
 
 @pytest.mark.parametrize("difficulty", ["insufficiency", "both"])

@@ -292,6 +292,7 @@ def test_unlike_processes_train_on_one_selection(others: dict[str, str], tmp_pat
         ("samples", "pass 1: rank 1 has samples="),
         ("selection", "end of pass 2: rank 1 has selection="),
         ("fails", "rank 0 cannot select"),
+        ("size", "the saved state is of a data set of 21 images, this one has 20"),
         ("alone", "world_size=1, and the process group has 2 processes"),
     ],
 )

@@ -40,10 +40,12 @@ def main(samples: int, passes: int, fault: str = "") -> None:
         ratio=0.5,
         seed=rank if fault == "seed" else 0,
         strategy="core_probe:Failing" if fault == "fails" else "agent",
-        samples=[f"{i + rank if fault == 'samples' else i}.jpg" for i in range(samples)],
+        samples=None if fault == "size" else [f"{i + rank if fault == 'samples' else i}.jpg" for i in range(samples)],
         rank=0 if fault == "alone" else rank,
         world_size=1 if fault == "alone" else processes,
     )
+    if fault == "size":
+        selector.load_state_dict(Selector(samples + 1, passes, ratio=0.5, seed=0).state_dict())
     picked, twice = hashlib.sha256(), []
     for p in range(passes):
         chosen = selector.begin_pass(p).indices

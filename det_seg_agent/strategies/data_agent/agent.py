@@ -13,7 +13,7 @@ from det_seg_agent.strategies.base import Request, Selection, register
 from det_seg_agent.strategies.data_agent.learner import PpoStrategy
 from det_seg_agent.strategies.data_agent.options import AgentOptions
 from det_seg_agent.strategies.data_agent.ppo import BetaPolicy, PpoConfig
-from det_seg_agent.strategies.data_agent.reward import quality, ranks, reward
+from det_seg_agent.strategies.data_agent.reward import quality, rank_order, reward
 from det_seg_agent.strategies.data_agent.state import ENTROPY, Levels
 from det_seg_agent.strategies.weights_to_selection import RoundRobin
 from det_seg_agent.sums import SampleSignals
@@ -47,7 +47,7 @@ class Agent(PpoStrategy):
         q, balance = quality(
             self.levels.difficulty(index, self.options.difficulty), self.levels.known(index)[:, ENTROPY]
         )
-        self._update(self._state(index), ranks(q), float(balance), pass_index / max(total_passes, 1), draw)
+        self._update(self._state(index), rank_order(q), float(balance), pass_index / max(total_passes, 1), draw)
 
     def _update(self, state: Tensor, q: Tensor, balance: float, progress: float, draw: torch.Generator) -> None:
         """Draw actions for samples of qualities q (n,), and update the policy by their rewards; several times."""

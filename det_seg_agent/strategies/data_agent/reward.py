@@ -36,7 +36,7 @@ def robust_scale(values: Tensor) -> Tensor:
     return min_max(values, *percentile(values, [0.05, 0.95])) if len(values) else values
 
 
-def ranks(values: Tensor) -> Tensor:
+def rank_order(values: Tensor) -> Tensor:
     """Return the rank of each value of a 1-d tensor, in (0, 1) with mean 0.5; equal values get their mean rank."""
     ordered, order = values.sort()
     _, place, counts = torch.unique_consecutive(ordered, return_inverse=True, return_counts=True)
