@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 from ultralytics.utils import LOGGER, RANK
-from ultralytics.utils.torch_utils import unwrap_model
 
+from det_seg_agent.det.compat import unwrap_model
 from det_seg_agent.errors import LIMIT, ConfigError, StateError
 from det_seg_agent.files import replacing
 from det_seg_agent.hosts.commands import one_line

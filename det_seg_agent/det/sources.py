@@ -28,6 +28,21 @@ def visible(quad: np.ndarray, box: np.ndarray) -> float:
     return float(area)
 
 
+def warp(shown: Shown, matrix: Any, width: int, height: int) -> Shown:
+    """Return samples warped by a matrix (3, 3) into an image of `width` x `height` pixels; the visible, or the first.
+
+    Args:
+        shown: what the image shows before.
+        matrix: affine or projective.
+        width, height: size of the image afterwards.
+    """
+    matrix, warped, frame = np.asarray(matrix, np.float64), [], corners(0, 0, width, height)
+    for index, quad, weight in shown:
+        points = np.c_[quad, np.ones(4)] @ matrix.T
+        warped.append((index, (points[:, :2] / points[:, 2:]).astype(np.float32), weight))
+    return [item for item in warped if visible(item[1], frame) > 0] or warped[:1]
+
+
 def shares(shown: Shown, height: int, width: int) -> dict[int, float]:
     """Return the share of each dataset index in an image of `height` x `width` pixels; shares sum to 1."""
     frame = corners(0, 0, width, height)
@@ -118,3 +133,13 @@ class Sources:
         own = [index for index, _, _ in shown] if shown else [] if first is None else [first]
         distinct = list(dict.fromkeys([*own, *self.mixed]))
         return [(index, 1 / len(distinct)) for index in distinct]
+
+
+class Credited:
+    """Mixin for a transform of the host that records the samples it shows.
+
+    Attributes:
+        sources: the record of sources.
+    """
+
+    sources: Sources

@@ -1,27 +1,35 @@
-"""Check on import that a host toolbox is installed in a supported version. The packages det and seg call it."""
+"""Check on import that a host toolbox is installed in a version that can work. The packages det and seg call it."""
 
 import importlib.util
+import logging
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from det_seg_agent.errors import HostError
 
 # Module of a distribution, if the names differ.
 MODULES = {"opencv-python": "cv2", "mmcv-lite": "mmcv", "mmsegmentation": "mmseg", "setuptools": "pkg_resources"}
 TWINS = {"mmcv-lite": "mmcv"}  # the full mmcv works as well
-HOSTS = ("ultralytics", "mmengine", "mmcv-lite", "mmsegmentation")  # ranges are strict, as we rely on internals
+
+# The newest version of each host that all tests ran with. A newer one gets a warning, and trains: the first batch's
+# loss is checked against the sum of its images' parts.
+TRIED = {"ultralytics": "8.4.190", "mmengine": "0.10.7", "mmcv-lite": "2.1.0", "mmsegmentation": "1.2.2"}
+
+# Why a version above the range cannot work, if that is known; others get the warning.
+TOO_NEW = {"mmcv-lite": "mmsegmentation itself refuses it"}
 
 
 def check_hosts(extra: str) -> None:
-    """Check the packages of an extra against the version ranges in our own metadata.
+    """Check the packages of an extra against the version ranges in our own metadata; warn of untried versions.
 
     Args:
         extra: 'det' or 'seg'.
 
     Raises:
-        HostError: if a package is missing or a host has an unsupported version; names the package, the version, the
-            range and the pip command.
+        HostError: if a package is missing or a host's version cannot work; names the package, the version, the range,
+            the reason and the pip command.
     """
     try:
         lines = requires("det_seg_agent") or []
@@ -32,12 +40,27 @@ def check_hosts(extra: str) -> None:
     if missing:
         raise HostError(f"{', '.join(missing)} not installed: pip install 'det_seg_agent[{extra}]'")
     for requirement in needed:
-        found = _version(requirement.name) if requirement.name in HOSTS else None
-        if found is not None and not requirement.specifier.contains(found, prereleases=True):
+        found = _version(requirement.name) if requirement.name in TRIED else None
+        if found is not None:
+            _check(requirement, found)
+
+
+def _check(requirement: Requirement, found: str) -> None:
+    """Refuse or warn of the installed version of a host."""
+    name, tried = requirement.name, Version(TRIED[requirement.name])
+    newer = Version(found) > tried
+    if not requirement.specifier.contains(found, prereleases=True):
+        reason = TOO_NEW.get(name) if newer else f"older ones lack what we build on, or were not tried (up to {tried})"
+        if reason is not None:
             raise HostError(
-                f"{requirement.name} {found} is installed, which is not supported; the range is "
-                f"{requirement.specifier}: pip install '{requirement.name}{requirement.specifier}'"
+                f"{name} {found} is installed, which is not supported: {reason}. The range is "
+                f"{requirement.specifier}: pip install '{name}{requirement.specifier}'"
             )
+    if newer:
+        logging.getLogger("det_seg_agent").warning(
+            "%s %s is newer than %s, the newest that was tried; its first batch is checked. Please report a failure.",
+            name, found, tried,
+        )  # fmt: skip
 
 
 def _is_there(module: str) -> bool:
