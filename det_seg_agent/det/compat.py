@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from ultralytics import __version__ as VERSION
@@ -46,7 +47,7 @@ def check_needed() -> None:
     lacking = [f"{cls.__name__}.{name}" for cls, names in NEEDED.items() for name in names if not hasattr(cls, name)]
     if lacking:
         raise HostError(
-            f"ultralytics {VERSION} has no {', '.join(lacking)}, which we need; install a version that has."
+            f"ultralytics {VERSION} has no {', '.join(lacking)}, which we need."
         )
 
 
@@ -141,6 +142,13 @@ def warmup_ends(trainer: Any, batches: int) -> int:
     if hasattr(trainer, "_get_warmup_iterations"):
         return int(epochs) + 1
     return max(round(epochs * batches), 100) // max(batches, 1) + 1
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return an optimizer's state without NumPy's numbers, which the warm-up sets as rates up to 8.4.60."""
+    state = optimizer.state_dict()
+    plain = [{k: v.item() if isinstance(v, np.generic) else v for k, v in g.items()} for g in state["param_groups"]]
+    return {**state, "param_groups": plain}
 
 
 def setting(args: Any, name: str) -> Any:

@@ -73,7 +73,7 @@ class HalfMixUp(Credited, MixUp):
         return mixed
 
 
-CREDITED: dict[type, type] = {Mosaic: PlacedMosaic, RandomPerspective: WarpedPerspective, MixUp: HalfMixUp}
+CREDITED: dict[Any, type[Credited]] = {Mosaic: PlacedMosaic, RandomPerspective: WarpedPerspective, MixUp: HalfMixUp}
 if CutMix is not None:
 
     class FirstCutMix(Credited, CutMix):

@@ -34,7 +34,8 @@ def warp(shown: Shown, matrix: Any, width: int, height: int) -> Shown:
     Args:
         shown: what the image shows before.
         matrix: affine or projective.
-        width, height: size of the image afterwards.
+        width: width of the image afterwards, in pixels.
+        height: its height.
     """
     matrix, warped, frame = np.asarray(matrix, np.float64), [], corners(0, 0, width, height)
     for index, quad, weight in shown:
