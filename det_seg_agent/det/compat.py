@@ -7,7 +7,6 @@ went, between the two versions that were read. `docs/hosts.md` shows what was tr
 import importlib
 import inspect
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +45,7 @@ def check_needed() -> None:
     """
     lacking = [f"{cls.__name__}.{name}" for cls, names in NEEDED.items() for name in names if not hasattr(cls, name)]
     if lacking:
-        raise HostError(
-            f"ultralytics {VERSION} has no {', '.join(lacking)}, which we need."
-        )
+        raise HostError(f"ultralytics {VERSION} has no {', '.join(lacking)}, which we need.")
 
 
 # Loss ---------------------------------------------------------------------------------------------------------------
@@ -202,9 +199,3 @@ def scaled(validator: Any, found: dict[str, Tensor], image: dict[str, Any]) -> d
         return result
     shape, ratio = tuple(image["ori_shape"]), image["ratio_pad"]
     return {**found, "bboxes": ops.scale_boxes(image["imgsz"], found["bboxes"].clone(), shape, ratio_pad=ratio)}
-
-
-def differences() -> Iterable[str]:
-    """Yield what the installed version does otherwise than the newest, for the run's log."""
-    if not tells_parameters():
-        yield "the parts of MixUp count equally, and CutMix counts for its first image"

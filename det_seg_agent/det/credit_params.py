@@ -5,11 +5,10 @@ The subclasses draw the same random numbers in the same order as the host, and r
 
 from typing import Any
 
-import cv2
 import numpy as np
 from ultralytics.data.augment import CutMix, MixUp, Mosaic, RandomPerspective
 
-from det_seg_agent.det.sources import Credited, Shown, corners, visible, warp
+from det_seg_agent.det.sources import Credited, Shown, blend, corners, cut, warp
 
 
 class CreditedMosaic(Credited, Mosaic):
@@ -52,8 +51,7 @@ class CreditedMixUp(Credited, MixUp):
         params: dict[str, Any] = super().get_params(labels)
         before = self.sources.note(labels)
         if before is not None:
-            r, other = float(params["r"]), labels["mix_labels"][0].get("shown") or []
-            labels["shown"] = [(i, q, w * r) for i, q, w in before] + [(i, q, w * (1 - r)) for i, q, w in other]
+            labels["shown"] = blend(before, labels["mix_labels"][0].get("shown") or [], float(params["r"]))
         return params
 
 
@@ -66,17 +64,9 @@ class CreditedCutMix(Credited, CutMix):
         before = self.sources.note(labels)
         if before is None or params.get("skip"):
             return params
-        cut = corners(*(float(v) for v in params["area"].astype(np.int32)))
-        shown: Shown = []
-        for index, quad, weight in before:
-            area = visible(quad, corners(0, 0, params["w"], params["h"]))
-            left = 1 - visible(quad, cut) / area if area > 0 else 0.0
-            shown.append((index, quad, weight * max(left, 0.0)))
-        for index, quad, weight in labels["mix_labels"][0].get("shown") or []:
-            area, part = cv2.intersectConvexConvex(quad.astype(np.float32), cut)
-            if area > 0:
-                shown.append((index, part.reshape(-1, 2), weight))
-        labels["shown"] = shown
+        x1, y1, x2, y2 = params["area"].astype(np.int32)
+        other = labels["mix_labels"][0].get("shown") or []
+        labels["shown"] = cut(before, other, corners(x1, y1, x2, y2), params["w"], params["h"])
         return params
 
 

@@ -44,6 +44,25 @@ def warp(shown: Shown, matrix: Any, width: int, height: int) -> Shown:
     return [item for item in warped if visible(item[1], frame) > 0] or warped[:1]
 
 
+def blend(shown: Shown, other: Shown, factor: float) -> Shown:
+    """Return what an image shows that is `factor` times one and 1 - `factor` times another."""
+    return [(i, q, w * factor) for i, q, w in shown] + [(i, q, w * (1 - factor)) for i, q, w in other]
+
+
+def cut(shown: Shown, other: Shown, box: np.ndarray, width: int, height: int) -> Shown:
+    """Return what an image of `width` x `height` pixels shows after a box (4, 2) of it was filled from another."""
+    frame, result = corners(0, 0, width, height), []
+    for index, quad, weight in shown:
+        area = visible(quad, frame)
+        left = 1 - visible(quad, box) / area if area > 0 else 0.0
+        result.append((index, quad, weight * max(left, 0.0)))
+    for index, quad, weight in other:
+        area, part = cv2.intersectConvexConvex(quad.astype(np.float32), box)
+        if area > 0:
+            result.append((index, part.reshape(-1, 2), weight))
+    return result
+
+
 def shares(shown: Shown, height: int, width: int) -> dict[int, float]:
     """Return the share of each dataset index in an image of `height` x `width` pixels; shares sum to 1."""
     frame = corners(0, 0, width, height)
