@@ -63,10 +63,18 @@ class Bench:
             model, arguments = YOLO(self.folder / name / "weights/last.pt"), {"resume": True}
         else:
             fixed = {"data": self.data, "project": str(self.folder), "name": name, "seed": 1, "exist_ok": True}
-            fast = {"epochs": EPOCHS, "imgsz": 64, "batch": 8, "device": "cpu", "plots": False, "verbose": False}
+            fast = {
+                "nbs": 8,
+                "epochs": EPOCHS,
+                "imgsz": 64,
+                "batch": 8,
+                "device": "cpu",
+                "plots": False,
+                "verbose": False,
+            }
             model, arguments = (
                 YOLO(self.model),
-                {**fixed, **fast, "close_mosaic": 0, "mixup": 0.5, "workers": 0, "nbs": 8},
+                {**fixed, **fast, "close_mosaic": 0, "mixup": 0.5, "workers": 0},
             )
         try:
             model.train(trainer=watched, **arguments)
@@ -163,7 +171,11 @@ def credit_is_by_pixels(bench: Bench) -> str:
     """The credit of a sample is its share of an item's pixels, with mosaic, affine crop, MixUp and CutMix."""
     from ultralytics.cfg import DEFAULT_CFG_DICT
 
-    kinds: dict[str, dict[str, float]] = {"mosaic": {}, "MixUp": {"mixup": 1.0}, "CutMix": {"cutmix": 1.0}}
+    kinds: dict[str, dict[str, float]] = {
+        "mosaic": {},
+        "MixUp": {"mixup": 1.0},
+        "CutMix": {"cutmix": 1.0, "mosaic": 0.0},
+    }
     found = {kind: far_from_pixels(bench, hyp) for kind, hyp in kinds.items() if hyp.keys() <= DEFAULT_CFG_DICT.keys()}
     return "; ".join(f"{kind} off by {far:.0%}" for kind, far in found.items() if far > 0.04)
 
@@ -201,12 +213,24 @@ def far_from_pixels(bench: Bench, hyp: dict[str, float]) -> float:
     return far
 
 
+def command_line_judges(bench: Bench) -> str:
+    """`train-det` trains, judges the best weights by pycocotools and writes both."""
+    from det_seg_agent.det.cli import main as train_det
+
+    folder = bench.folder / "command"
+    words = f"model={bench.model} data={bench.data} project={bench.folder} name=command agent.strategy=random"
+    status = train_det([*words.split(), "epochs=1", "imgsz=64", "batch=8", "device=cpu", "plots=False"])
+    figures = json.loads((folder / "metrics.json").read_text())
+    return "" if status == 0 and "AP" in figures.get("coco", {}) else figures.get("judging_failed", "no figures")
+
+
 PROMISES: dict[str, Callable[[Bench], str]] = {
     "full is stock": full_is_stock,
     "parts sum to the loss": parts_sum_to_the_loss,
     "exact selection": selection_is_exact,
     "exact resume": resume_is_exact,
     "credit by pixels": credit_is_by_pixels,
+    "command and judge": command_line_judges,
 }
 
 

@@ -95,7 +95,7 @@ def split(merged: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     from ultralytics.cfg import DEFAULT_CFG_DICT
 
-    from det_seg_agent.det.compat import check_keys
+    from det_seg_agent.det.compat import check_keys, takes_save_dir
 
     host: dict[str, Any] = {}
     agent: dict[str, Any] = {}
@@ -114,6 +114,8 @@ def split(merged: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         check_keys(dict(DEFAULT_CFG_DICT), host)
     except TypeError as error:
         raise ConfigError(one_line(error)) from error
+    if "save_dir" in host and not takes_save_dir():
+        raise ConfigError("save_dir= is not known to this version of Ultralytics; give project= and name=.")
     for key in host:
         if key not in DEFAULT_CFG_DICT and key not in MORE_KEYS:
             raise ConfigError(unknown_key(key, list(_defaults())))

@@ -4,6 +4,7 @@ Behaviour follows what is found, not the version number; the versions in the doc
 went, between the two versions that were read. `docs/hosts.md` shows what was tried.
 """
 
+import contextlib
 import importlib
 import inspect
 import os
@@ -180,6 +181,26 @@ def check_keys(defaults: dict[str, Any], given: dict[str, Any]) -> None:
 
     if "allowed_custom_keys" in inspect.signature(check_dict_alignment).parameters:
         check_dict_alignment(defaults, given, allowed_custom_keys=set(given))
+
+
+def takes_save_dir() -> bool:
+    """Return whether the host's settings take `save_dir` (from 8.4.0); before, it is dropped without a word."""
+    from ultralytics.cfg import get_cfg
+
+    return hasattr(get_cfg(overrides={"save_dir": "."}), "save_dir")
+
+
+def run_folder(args: Any) -> Path:
+    """Return the folder of a run with these settings, which does not exist yet or holds something.
+
+    From 8.4.0 to 8.4.60 asking for it creates it, and the training would then take the next free name.
+    """
+    from ultralytics.cfg import get_save_dir
+
+    folder = Path(get_save_dir(args))
+    with contextlib.suppress(OSError):  # it holds something, or does not exist
+        folder.rmdir()
+    return folder
 
 
 # Validation ---------------------------------------------------------------------------------------------------------
