@@ -26,6 +26,7 @@ DOCS = ROOT / "docs/hosts.md"
 MARKS = ("<!-- result -->", "<!-- end of result -->")
 HOST = "ultralytics"
 VERSIONS = ("8.3.0", "8.3.100", "8.3.200", "8.4.0", "8.4.60", "8.4.120", "8.4.160")  # and the newest
+BESIDE = "installed beside it"
 LARGE = ("torch", "torchvision")  # never installed beside the environment
 
 
@@ -59,11 +60,10 @@ def install(wanted: str, folder: Path) -> list[str]:
         and requirement.name not in LARGE
         and not meets(requirement)
     ]
+    if any(Requirement(line).name == "numpy" and "2.0.0" not in Requirement(line).specifier for line in lacking):
+        lacking.append("pyarrow<21")  # later ones need NumPy 2
     if lacking:
         pip(folder, lacking)
-    more = [each for line in lacking if Requirement(line).name == "pandas" for each in ("pytz", "tzdata")]
-    if more:
-        pip(folder, more)
     return lacking
 
 
@@ -82,9 +82,8 @@ def meets(requirement: Requirement) -> bool:
 
 def pip(folder: Path, wanted: list[str]) -> None:
     """Install packages without theirs into a folder."""
-    subprocess.run(
-        [sys.executable, *["-m", "pip", "install", "-q", "--no-deps", "--target"], str(folder), *wanted], check=True
-    )
+    options = ["-q", "--no-deps", "--upgrade", "--target", str(folder)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, *wanted], check=True)
 
 
 def check(wanted: str) -> dict[str, str]:
@@ -106,14 +105,14 @@ def check(wanted: str) -> dict[str, str]:
     last = (done.stdout.strip().splitlines() or [""])[-1]
     if not last.startswith("{"):
         print(done.stderr[-3000:], file=sys.stderr)
-        return {HOST: wanted, "beside it": f"failed: {(done.stderr.strip().splitlines() or ['?'])[-1][:100]}"}
+        return {HOST: wanted, "failed": f"failed: {(done.stderr.strip().splitlines() or ['?'])[-1][:100]}"}
     kept = {promise: broken or "yes" for promise, broken in json.loads(last).items()}
-    return {HOST: wanted, **kept, "installed beside it": ", ".join(f"`{line}`" for line in beside) or "-"}
+    return {HOST: wanted, **kept, BESIDE: ", ".join(f"`{line}`" for line in beside) or "-"}
 
 
 def table(rows: list[dict[str, str]]) -> str:
     """Format rows as a Markdown table; a row that lacks a column failed."""
-    heads = list(max(rows, key=len))
+    heads = max((list(row) for row in rows), key=lambda names: len(names))
     lines = [heads, ["---"] * len(heads), *([row.get(head, "failed") for head in heads] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -132,9 +131,7 @@ def main() -> int:
         before, _, rest = DOCS.read_text(encoding="utf-8").partition(MARKS[0])
         after = rest.partition(MARKS[1])[2]
         DOCS.write_text(f"{before}{MARKS[0]}\n{note}\n\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
-    return int(
-        any(value not in ("yes", row[HOST], row.get("installed beside it")) for row in rows for value in row.values())
-    )
+    return int(any(value != "yes" for row in rows for name, value in row.items() if name not in (HOST, BESIDE)))
 
 
 if __name__ == "__main__":
