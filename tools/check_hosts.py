@@ -27,6 +27,7 @@ MARKS = ("<!-- result -->", "<!-- end of result -->")
 HOST = "ultralytics"
 VERSIONS = ("8.3.0", "8.3.100", "8.3.200", "8.4.0", "8.4.60", "8.4.120", "8.4.160")  # and the newest
 BESIDE = "installed beside it"
+NUMPY_1 = ("pyarrow<21", "pandas<2.3", "pytz")  # later ones need NumPy 2
 LARGE = ("torch", "torchvision")  # never installed beside the environment
 
 
@@ -61,7 +62,7 @@ def install(wanted: str, folder: Path) -> list[str]:
         and not meets(requirement)
     ]
     if any(Requirement(line).name == "numpy" and "2.0.0" not in Requirement(line).specifier for line in lacking):
-        lacking.append("pyarrow<21")  # later ones need NumPy 2
+        lacking += NUMPY_1
     if lacking:
         pip(folder, lacking)
     return lacking
