@@ -71,6 +71,12 @@ def loss_names(stock: Any) -> tuple[str, ...]:
     return tuple(getattr(stock, "loss_names", DETECTION))
 
 
+def gives_named_items() -> bool:
+    """Return whether criteria give their loss items as a dict (from 8.4.120); only then heads beside Detect work."""
+    returned = inspect.signature(loss.v8DetectionLoss.__call__).return_annotation
+    return returned is inspect.Signature.empty or "dict" in str(returned).partition("Tensor")[2]
+
+
 def items_of(stock: Any, items: Any) -> dict[str, float]:
     """Return a batch's loss items by name: a dict (from 8.4.120), or a tensor (K,) in the order of `loss_names`."""
     if isinstance(items, dict):

@@ -5,7 +5,7 @@ from typing import Any
 from ultralytics.models.utils.loss import RTDETRDetectionLoss
 from ultralytics.utils.loss import v8ClassificationLoss, v8DetectionLoss, v8OBBLoss, v8PoseLoss, v8SegmentationLoss
 
-from det_seg_agent.det.compat import optional
+from det_seg_agent.det.compat import VERSION, gives_named_items, optional
 from det_seg_agent.det.losses.base import Split
 from det_seg_agent.det.losses.classify import Classification
 from det_seg_agent.det.losses.dense import Dense
@@ -34,6 +34,11 @@ def split_of(stock: Any) -> Split:
     Raises:
         ConfigError: if its class is not in `SPLITS`; subclasses are not accepted.
     """
+    if type(stock) is not v8DetectionLoss and not gives_named_items():
+        raise ConfigError(
+            f"model: its loss is {type(stock).__name__}, whose per-image parts are supported from ultralytics 8.4.120 "
+            f"on, and {VERSION} is installed; that of Detect (YOLOv8, YOLO11) is supported. See docs/hosts.md."
+        )
     inner = [stock.one2many, stock.one2one] if type(stock) is E2ELoss else []
     for each in [stock, *inner]:
         if type(each) not in SPLITS:
