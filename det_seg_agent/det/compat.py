@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from ultralytics import __version__ as VERSION
+from ultralytics import __version__
 from ultralytics.data.augment import Mosaic
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.utils import loss, ops, torch_utils
 
 from det_seg_agent.errors import HostError
+
+VERSION: str = __version__
 
 # Methods of the host that the adapter overrides or calls in every version.
 NEEDED = {
