@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from ultralytics import __version__
-from ultralytics.data.augment import Mosaic
+from ultralytics.data.augment import MixUp, Mosaic, RandomPerspective
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.utils import loss, ops, torch_utils
 
@@ -87,17 +87,18 @@ def items_of(stock: Any, items: Any) -> dict[str, float]:
     return dict(zip(names, items.tolist())) if items.dim() and len(items) == len(names) else {}
 
 
-def box_loss_takes_sizes() -> bool:
-    """Return whether `BboxLoss.forward` gets `imgsz` and `stride` (from 8.4.0), and then has an L1 loss without DFL."""
-    return "imgsz" in inspect.signature(loss.BboxLoss.forward).parameters
-
-
 # Data and loader ----------------------------------------------------------------------------------------------------
 
 
 def tells_parameters() -> bool:
     """Return whether mixing transforms tell what they drew by `get_params` (from 8.4.60)."""
     return hasattr(Mosaic, "get_params")
+
+
+def calls_methods() -> bool:
+    """Return whether mixing transforms call the methods that `credit_methods` overrides (8.3.0 to 8.4.0)."""
+    methods = ((Mosaic, "_update_labels"), (RandomPerspective, "affine_transform"), (MixUp, "_mix_transform"))
+    return all(hasattr(cls, name) for cls, name in methods)
 
 
 def rewound(stock: Any) -> Any:

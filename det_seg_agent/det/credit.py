@@ -5,7 +5,8 @@ same order and record where each sample's pixels go: `labels["shown"]`, a list o
 With copy-paste all pixels go to the image that is pasted into. A user's own mixing transform is not changed; all its
 samples get equal shares. Without any of these an item shows the image named by its `im_file`.
 
-How much a transform tells depends on the version of the host; see `compat.tells_parameters`.
+How much a transform tells depends on the version of the host; see `compat.tells_parameters` and
+`compat.calls_methods`. Where neither is true the images of a composite count equally, and a warning says so.
 """
 
 from typing import Any
@@ -20,14 +21,18 @@ from ultralytics.data.augment import (
     RandomFlip,
     RandomHSV,
 )
+from ultralytics.utils import LOGGER
 
-from det_seg_agent.det.compat import tells_parameters
+from det_seg_agent.det.compat import calls_methods, tells_parameters
 from det_seg_agent.det.sources import Credited, Sources
 
 if tells_parameters():
     from det_seg_agent.det.credit_params import CREDITED
-else:
+elif calls_methods():
     from det_seg_agent.det.credit_methods import CREDITED
+else:
+    CREDITED = {}
+    LOGGER.warning("this version of Ultralytics does not tell what its composites show: their images count equally.")
 
 CARRIERS = (Albumentations, Compose, CopyPaste, Format, LetterBox, RandomFlip, RandomHSV, *CREDITED.values())
 
