@@ -5,6 +5,7 @@ import logging
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from det_seg_agent.errors import HostError
@@ -17,8 +18,12 @@ TWINS = {"mmcv-lite": "mmcv"}  # the full mmcv works as well
 # loss is checked against the sum of its images' parts.
 TRIED = {"ultralytics": "8.4.190", "mmengine": "0.10.7", "mmcv-lite": "2.1.0", "mmsegmentation": "1.2.2"}
 
-# Why a version above the range cannot work, if that is known; others get the warning.
-TOO_NEW = {"mmcv-lite": "mmsegmentation itself refuses it"}
+# Why versions cannot work that are not older than the range; without a known reason a newer one gets the warning.
+CANNOT_WORK = {
+    "mmcv-lite": {">=2.2": "mmsegmentation itself refuses it"},
+    "mmsegmentation": {"==1.2.0": "its wheel lacks a file that it reads on import"},
+}
+OLDER = "older ones lack what we build on, or were not tried (up to {})"
 
 
 def check_hosts(extra: str) -> None:
@@ -50,7 +55,10 @@ def _check(requirement: Requirement, found: str) -> None:
     name, tried = requirement.name, Version(TRIED[requirement.name])
     newer = Version(found) > tried
     if not requirement.specifier.contains(found, prereleases=True):
-        reason = TOO_NEW.get(name) if newer else f"older ones lack what we build on, or were not tried (up to {tried})"
+        known = CANNOT_WORK.get(name, {}).items()
+        reason = next((why for versions, why in known if SpecifierSet(versions).contains(found)), None)
+        if reason is None and not newer:
+            reason = OLDER.format(tried)
         if reason is not None:
             raise HostError(
                 f"{name} {found} is installed, which is not supported: {reason}. The range is "

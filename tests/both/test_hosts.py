@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from det_seg_agent.hosts.versions import TRIED
+from det_seg_agent.hosts.versions import OLDER, TRIED
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,11 +49,11 @@ print({{"ultralytics", "mmengine", "mmseg"}} & set(sys.modules))"""
     assert done.stdout.splitlines() == [*(word for line in said for word in ("2", line)), "set()"]
 
 
-OLDER = "older ones lack what we build on, or were not tried (up to {})"
 REFUSED = [
     ("det", "ultralytics", "8.0.0", OLDER.format(TRIED["ultralytics"])),
     ("seg", "mmengine", "0.7.0", OLDER.format(TRIED["mmengine"])),
     ("seg", "mmcv-lite", "2.2.0", "mmsegmentation itself refuses it"),
+    ("seg", "mmsegmentation", "1.2.0", "its wheel lacks a file that it reads on import"),
     ("seg", "mmsegmentation", "0.30.0", OLDER.format(TRIED["mmsegmentation"])),
 ]
 NEWER = [("det", "ultralytics", "8.9.0"), ("det", "ultralytics", "9.0.0"), ("seg", "mmengine", "0.10.99")]
