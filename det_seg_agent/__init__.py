@@ -4,8 +4,9 @@ The public names below suffice for plain PyTorch; the adapters for Ultralytics a
 """
 
 from det_seg_agent.errors import AgentError, ConfigError, StateError
+from det_seg_agent.pass_report import PassReport
 from det_seg_agent.sampler import SelectionSampler
-from det_seg_agent.selector import PassReport, Selector
+from det_seg_agent.selector import Selector
 from det_seg_agent.settings import Settings
 from det_seg_agent.strategies import Request, Selection, Strategy, register
 from det_seg_agent.version import VERSION

@@ -19,15 +19,6 @@ SHOWN = 3  # most names in a message
 TRIES = 100  # images to search for when the common folder has changed
 
 
-def on_cpu(state: Any) -> Any:
-    """Return a state, nested in dicts, lists and tuples, with its tensors on the CPU; a host may load it to a GPU."""
-    if isinstance(state, dict):
-        return {key: on_cpu(value) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        return type(state)(map(on_cpu, state))
-    return state.cpu() if isinstance(state, Tensor) else state
-
-
 def relative(files: Sequence[str]) -> list[str]:
     """Return image paths, by dataset index, relative to their common folder: the whole data set may be moved."""
     paths = [file.replace(os.sep, "/") for file in files]

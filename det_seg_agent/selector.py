@@ -1,7 +1,7 @@
 """`Selector`: takes the signals of each pass and makes the selection of the next one. Every adapter has one."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -9,43 +9,16 @@ from torch import Tensor
 
 from det_seg_agent.classes import Classes
 from det_seg_agent.errors import ConfigError, StateError
-from det_seg_agent.features import Projector
-from det_seg_agent.fingerprint import FORMAT, digest, on_cpu, packed, refuse_other_samples, refuse_other_settings
-from det_seg_agent.ranks import decide, gather_objects, gather_rows, one_thread, refuse_unlike, world
+from det_seg_agent.fingerprint import FORMAT, digest, packed, refuse_other_samples, refuse_other_settings
+from det_seg_agent.pass_report import PassReport
+from det_seg_agent.pass_signals import PassSignals
+from det_seg_agent.ranks import decide, refuse_unlike, world
 from det_seg_agent.sampler import SelectionSampler
 from det_seg_agent.schedule import is_full
 from det_seg_agent.settings import Settings, parse
-from det_seg_agent.signals import SignalBuffer, Signals, by_step, empty_signals, join
 from det_seg_agent.strategies import Request, Selection, resolve
 from det_seg_agent.strategies.base import check_selection
-from det_seg_agent.sums import Drift, SampleSums
 from det_seg_agent.table import ScoreTable
-
-
-@dataclass(frozen=True)
-class PassReport:
-    """Figures of a finished pass; NaN for those that the strategy does not compute."""
-
-    pass_index: int
-    ratio: float
-    selected: int  # samples in the selection
-    total: int  # samples in the data set
-    new: float  # share of the selected samples that the selection before did not hold
-    images: int  # images trained on so far
-    dropped: int  # images whose signals were not finite
-    balance: float  # w, see reward.balance
-    reward: float  # mean reward
-    policy_entropy: float  # nats
-
-    def line(self) -> str:
-        """Return a one-line summary of the pass."""
-        text = (
-            f"pass {self.pass_index + 1}: selected {self.selected}/{self.total} ({self.ratio:.0%}), new {self.new:.0%}"
-        )
-        for name, value in (("w", self.balance), ("reward", self.reward), ("policy entropy", self.policy_entropy)):
-            if value == value:
-                text += f", {name} {value:.3f}"
-        return text + (f", {self.dropped} images without finite signals" if self.dropped else "")
 
 
 class Selector:
@@ -108,26 +81,12 @@ class Selector:
                 f"agent.strategy={self.settings.strategy!r} with these settings scales the losses of samples. Multiply "
                 "each by `selector.weights_of(index)` and pass applies_weights=True, or take another strategy."
             )
-        self.buffer = SignalBuffer(Projector(self.strategy.feature_dim, seed))
-        keeps = self.strategy.keeps_features and self.strategy.feature_dim != 0
-        self.sums = SampleSums(num_samples, self.table.features if keeps else None)
+        self.signals = PassSignals(self.table, self.strategy, seed, classes)
         self.sampler = SelectionSampler(num_samples, seed, rank, world_size, shuffle, batch)
         self.selection = Selection(torch.arange(num_samples))
         self.previous = torch.zeros(num_samples, dtype=torch.bool)
         self.history: list[dict[str, float]] = []
         self.pass_index = -1
-        self._start()
-
-    def _start(self) -> None:
-        """Discard the signals of the current pass."""
-        self.buffer.clear()
-        self.sums.clear()
-        if self.classes is not None:
-            self.classes.clear()
-        self._drift = Drift()
-        self._drifts: list[dict[str, Any]] = []  # of all ranks, when they were gathered last
-        self._images: list[Signals] = []  # where the strategy learns from images
-        self._dropped = 0
 
     def __len__(self) -> int:
         return len(self.table)
@@ -159,7 +118,7 @@ class Selector:
             )
         if total_passes is not None:
             self.total_passes = total_passes
-        self._start()
+        self.signals.clear()
         if pass_index != self.pass_index:
             refuse_unlike(lambda: self._identity(pass_index), f"pass {pass_index + 1}")
             self.selection = decide(lambda: self._select(pass_index))
@@ -219,64 +178,38 @@ class Selector:
         """
         if class_counts is not None and self.classes is not None:
             self.classes.add(class_counts)
-        self.buffer.add(loss, entropy, features, index, image, share, sufficiency, sample_loss, agreement)
-        if self.buffer.is_full:
-            self._sum_up()
-
-    def _sum_up(self, last: bool = False) -> None:
-        """Drain the buffer and add its signals to the sums."""
-        self._drifts = []
-        signals = self.buffer.drain()
-        if self.strategy.needs_images and len(signals):
-            self._images.append(signals)
-        with one_thread():
-            self.sums.add(*self._drift.push(signals, last))
+        buffer = self.signals.buffer
+        buffer.add(loss, entropy, features, index, image, share, sufficiency, sample_loss, agreement)
+        if buffer.is_full:
+            self.signals.sum_up()
 
     def gather(self) -> None:
         """Gather the signals so far from all ranks on rank 0, so that its `state_dict` includes the current pass.
 
         This is a collective: every rank must call it.
         """
-        self._sum_up()
-        self._collect()
-        self._drifts = gather_objects(self._drift.state_dict())
+        self.signals.gather()
 
-    def _collect(self) -> None:
-        rank, processes = world()
-        self._dropped, self.buffer.dropped = self._dropped + sum(gather_objects(self.buffer.dropped)), 0
-        if self.classes is not None:
-            self.classes.collect()
-        if processes == 1:
-            return
-        with one_thread():
-            self.sums.collect()
-        if self.strategy.needs_images:
-            width = max(gather_objects(self.buffer.projector.out_features))
-            mine = join(self._images) if self._images else empty_signals(width)
-            columns = {name: gather_rows(column) for name, column in vars(mine).items()}
-            parts = [Signals(**dict(zip(columns, part, strict=True))) for part in zip(*columns.values(), strict=True)]
-            self._images = [by_step(parts)] if rank == 0 else []
-
-    def end_pass(self, images: int | None = None, shown: Tensor | None = None) -> PassReport:
+    def end_pass(self, images: int | None = None, trained_on: Tensor | None = None) -> PassReport:
         """Gather the signals of the pass from all ranks, update table and strategy on rank 0, and return a report.
 
         This is a collective: every rank must call it.
 
         Args:
             images: number of images trained on, over all ranks; by default the number that their samplers yield.
-            shown: (n,) int64, samples trained on, over all ranks; by default the selection.
+            trained_on: (n,) int64, samples trained on, over all ranks; by default the selection.
 
         Raises:
             StateError: if the strategy needs the sufficiency of each image and `observe` received none, or if a rank
                 trained on another selection.
         """
         refuse_unlike(self._held, f"end of pass {self.pass_index + 1}")
-        self._sum_up(last=True)
-        self._collect()
-        report = decide(lambda: self._learn(images, shown))
+        self.signals.sum_up(last=True)
+        self.signals.collect()
+        report = decide(lambda: self._learn(images, trained_on))
         row = {key: float(value) for key, value in asdict(report).items() if key != "pass_index"}
         self.history = [*self._done(), {"pass": float(self.pass_index), **row}]
-        self._start()
+        self.signals.clear()
         return report
 
     def _held(self) -> dict[str, Any]:
@@ -287,9 +220,9 @@ class Selector:
         """Return the history of earlier passes, without this one, which may be a repeat after a fault."""
         return [row for row in self.history if row["pass"] < self.pass_index]
 
-    def _learn(self, images: int | None, shown: Tensor | None) -> PassReport:
+    def _learn(self, images: int | None, trained_on: Tensor | None) -> PassReport:
         """Update table and strategy from the signals of the finished pass."""
-        samples = self.sums.samples()
+        samples = self.signals.samples()
         if self.classes is not None:
             self.classes.end_pass(self.pass_index)
         stats: dict[str, float] = {}
@@ -302,10 +235,10 @@ class Selector:
                 )
             self.table.update(samples, self.pass_index)
             self.strategy.observe(samples, self.pass_index, self.total_passes)
-            if self._images:
-                self.strategy.observe_images(join(self._images), self.pass_index, self.total_passes)
+            if (images_seen := self.signals.images()) is not None:
+                self.strategy.observe_images(images_seen, self.pass_index, self.total_passes)
             stats = self.strategy.stats()
-        self.table.show(self.selection.indices if shown is None else shown, self.pass_index)
+        self.table.show(self.selection.indices if trained_on is None else trained_on, self.pass_index)
         chosen = torch.zeros(len(self), dtype=torch.bool)
         chosen[self.selection.indices] = True
         done = self._done()
@@ -319,7 +252,7 @@ class Selector:
             float((chosen & ~self.previous).sum()) / int(chosen.sum()),
             int(done[-1]["images"] if done else 0)
             + (len(self.sampler) * self.world_size if images is None else images),
-            self._dropped,
+            self.signals.dropped,
             **{key: stats.get(key, float("nan")) for key in ("balance", "reward", "policy_entropy")},
         )
         self.previous = chosen
@@ -340,16 +273,11 @@ class Selector:
             "classes": None if self.classes is None else self.classes.state_dict(),
             "options": self.strategy.options.model_dump(),
             "strategy": self.strategy.state_dict(),
-            "in_features": self.buffer.projector.in_features,
             "selection": self.selection.indices,
             "weights": self.selection.weights,
             "previous": self.previous,
             "history": self.history,
-            "sums": self.sums.rows if self._drifts else None,
-            "drifts": self._drifts,
-            "step": self.buffer.step,
-            "images": [vars(part) for part in self._images],
-            "dropped": self._dropped,
+            **self.signals.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any], other_length: bool = False) -> None:
@@ -373,21 +301,21 @@ class Selector:
         if rank == 0:
             self.table.load_state_dict(state["table"])
             self.strategy.load_state_dict(state["strategy"])
-        self.buffer.projector.in_features = state["in_features"]
         self.pass_index = state["pass_index"]
         self.selection = Selection(state["selection"], state["weights"])
         self.previous = state["previous"].clone()
         self.history = list(state["history"])
-        self._start()
+        self.signals.load_state_dict(state)
         if self.classes is not None and state["classes"] is not None:
             self.classes.load_state_dict(state["classes"], rank == 0)
-        self.buffer.step = state["step"]
-        if rank < len(state["drifts"]):
-            self._drift.load_state_dict(state["drifts"][rank])
-        if rank == 0 and state["sums"] is not None:  # rank 0 holds what all had seen
-            self.sums.rows = state["sums"].clone()
-            self._drifts = state["drifts"]
-            self._images = [Signals(**part) for part in state["images"]]
-            self._dropped = state["dropped"]
         self.sampler.set_selection(self.selection.indices)
         self.sampler.set_epoch(max(self.pass_index, 0))
+
+
+def on_cpu(state: Any) -> Any:
+    """Return a state, nested in dicts, lists and tuples, with its tensors on the CPU; a host may load it to a GPU."""
+    if isinstance(state, dict):
+        return {key: on_cpu(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(map(on_cpu, state))
+    return state.cpu() if isinstance(state, Tensor) else state

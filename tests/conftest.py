@@ -38,6 +38,18 @@ def data_yaml(scenes: Path) -> str:
 
 
 @pytest.fixture
+def messages() -> Iterator[io.StringIO]:
+    """What the package's logger says, whatever it is connected to."""
+    logger, handler = logging.getLogger("det_seg_agent"), logging.StreamHandler(io.StringIO())
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    yield handler.stream
+    logger.removeHandler(handler)
+    logger.setLevel(before)
+
+
+@pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """What Ultralytics' logger says."""
     handler = logging.StreamHandler(io.StringIO())

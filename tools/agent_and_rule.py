@@ -22,7 +22,7 @@ from det_seg_agent.scenes import write_scenes
 from det_seg_agent.strategies import Agent
 from det_seg_agent.strategies.data_agent.reward import quality, ranks
 from det_seg_agent.strategies.data_agent.state import ENTROPY, LOSS
-from det_seg_agent.strategies.weights_to_selection import Turns
+from det_seg_agent.strategies.weights_to_selection import RoundRobin
 from det_seg_agent.sums import SampleSignals
 
 RECIPES = Path(__file__).parents[1] / "configs/compare/scenes.yaml"
@@ -39,17 +39,17 @@ class AgentBesideRule(Agent):
 
     def select(self, request: Request) -> Selection:
         """Select as the agent does, and compare the selection with the rule's."""
-        due = self.turns.due.clone()
+        priority = self.round_robin.priority.clone()
         selection = super().select(request)
         index = self.levels.rows[:, ENTROPY].isfinite().nonzero().squeeze(1)
         q = torch.full((len(self.table),), 0.5)
         q[index] = ranks(quality(self.levels.difficulty(index, "loss"), self.levels.known(index)[:, ENTROPY])[0])
         row = {"weight and q": correlation(self.table.score[index], q[index])}
         for name, weight in (("quality", q), ("even", torch.ones(len(q)))):
-            turns = Turns(0, None)
-            turns.due = due.clone()
+            rounds = RoundRobin(0, None)
+            rounds.priority = priority.clone()
             floor = self.options.floor if name == "quality" else 1.0
-            picks = turns.take(weight, request.count, floor, self.table.never_seen(), torch.Generator())
+            picks = rounds.take(weight, request.count, floor, self.table.never_seen(), torch.Generator())
             row[f"picks shared with {name}"] = float(torch.isin(picks, selection.indices).float().mean())
         self._foretold: dict[str, Tensor] = {
             "weight": self.table.score.clone(),

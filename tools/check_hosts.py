@@ -37,7 +37,7 @@ def ranges() -> list[str]:
     for line in (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines():
         if found := re.match(r"(\w+) = \[", line):
             extra = found[1]
-        elif extra in ("det", "seg"):
+        elif extra in ("report", "det", "seg"):
             lines += [f'{text}; extra == "{extra}"' for text in re.findall(r'"([^"]+)"', line.partition("  #")[0])]
     return lines
 

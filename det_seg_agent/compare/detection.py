@@ -20,6 +20,7 @@ from det_seg_agent.compare.fingerprint import (
 from det_seg_agent.compare.images import save
 from det_seg_agent.compare.selection import selection_figures
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.messages import LOGGER
 
 # Settings that cannot change a result, or that the key covers elsewhere.
 NEUTRAL = frozenset({
@@ -186,7 +187,7 @@ class Detection:
         try:
             find_state(last)
         except ConfigError as error:
-            print(f"warning: {error} The cell starts again.")
+            LOGGER.warning(f"{error} The cell starts again.")
             return None
         return last
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from det_seg_agent.fingerprint import relative
+from det_seg_agent.strategies import strategy_class
 
 PACKAGE = Path(__file__).parents[1]
 ADAPTERS = {"detection": "det", "segmentation": "seg"}
@@ -112,11 +113,11 @@ def version(name: str) -> str | None:
 
 @functools.cache
 def sources(task: str, strategy: str) -> str:
-    """Return a hash of our code that can change a result, and of the module of a user's own strategy.
+    """Return a hash of our code that can change a result, and of the module of a user's or another package's strategy.
 
     Args:
         task: the task, whose adapter is included.
-        strategy: registered name or 'package.module:Class'.
+        strategy: known name or 'package.module:Class'.
     """
     others = {f"{folder}/" for name, folder in ADAPTERS.items() if name != task}
     found: dict[str, Any] = {}
@@ -124,8 +125,9 @@ def sources(task: str, strategy: str) -> str:
         name = path.relative_to(PACKAGE).as_posix()
         if name not in SHOWING and not name.startswith(tuple(others)):
             found[name] = digest_of_file(path)
-    if ":" in strategy:
-        found["strategy"] = modules([strategy.partition(":")[0]])
+    module = strategy.partition(":")[0] if ":" in strategy else strategy_class(strategy).__module__
+    if module.partition(".")[0] != PACKAGE.name:
+        found["strategy"] = modules([module])
     return digest(found)
 
 

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from det_seg_agent.compare.budgets import Finished
-from det_seg_agent.compare.cells import Cell
+from det_seg_agent.compare.cells import CONTROLS, Cell
 from det_seg_agent.compare.rows import AGENT
 from det_seg_agent.reporting.sheets import contact_sheets
 from det_seg_agent.reporting.trace import read_passes
 from det_seg_agent.scenes import truth_of
 
 SHEETS = {"most": "most_selected.jpg", "least": "least_selected.jpg"}
+STRATEGIES = 3  # a page stays below some megabytes
 
 
 def draw_sheets(folder: Path, root: Path) -> None:
@@ -49,20 +50,21 @@ def _note(row: Mapping[str, Any]) -> str:
 
 
 def pictures(finished: Finished) -> str:
-    """Return the HTML with the agent's pictures of one task, and the table by kind; '' if there is neither.
+    """Return the HTML with pictures of one task, and the table by kind; '' if there is neither.
+
+    Pictures are of the first cell of up to `STRATEGIES` strategies that are no controls, the agent first.
 
     Args:
         finished: cells of one task with their results, each with the "place" of its files.
     """
     parts = []
-    cell = _shown(finished)
-    if cell is not None:
-        place = Path(cell[1]["place"])
+    for cell, result in _shown(finished):
+        place = Path(result["place"])
         for word, name in SHEETS.items():
             path = next((p for p in (place / name, place / "run" / name) if p.is_file()), None)
             if path is not None:
                 data = base64.b64encode(path.read_bytes()).decode("ascii")
-                text = html.escape(f"Images that {cell[0].name} selected {word} often")
+                text = html.escape(f"Images that {cell.name} selected {word} often")
                 parts.append(
                     f'<figure><img style="max-width:100%" alt="{text}" src="data:image/jpeg;base64,{data}">'
                     f"<figcaption>{text}; under each, in how many passes. Ties by the score.</figcaption></figure>"
@@ -72,10 +74,14 @@ def pictures(finished: Finished) -> str:
     return "\n".join(["<h3>Pictures and kinds of what was selected</h3>", *parts]) if parts else ""
 
 
-def _shown(finished: Finished) -> tuple[Cell, Mapping[str, Any]] | None:
-    """Return the agent's first cell, or else that of the first strategy that selects."""
-    selecting = [(cell, result) for cell, result in finished if cell.role in ("selection", "native")]
-    return next((pair for pair in selecting if pair[0].label == AGENT), selecting[-1] if selecting else None)
+def _shown(finished: Finished) -> Finished:
+    """Return the first cell of each strategy to show; that of a control if there are only controls."""
+    first: dict[str, tuple[Cell, Mapping[str, Any]]] = {}
+    for cell, result in finished:
+        if cell.role in ("selection", "native"):
+            first.setdefault(cell.label, (cell, result))
+    own = [pair for label, pair in first.items() if label not in CONTROLS] or [*first.values()]
+    return sorted(own, key=lambda pair: pair[0].label != AGENT)[:STRATEGIES]
 
 
 def _by_kind(finished: Finished) -> str:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from det_seg_agent.compare.fingerprint import digest, digest_of_files, modules, 
 from det_seg_agent.compare.images import save
 from det_seg_agent.compare.selection import selection_figures
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.messages import LOGGER
 
 CALIBRATION = 20  # iterations of segmentation
 # Settings that cannot change a result, or that the key covers elsewhere.
@@ -69,7 +69,7 @@ class Segmentation:
         from det_seg_agent.seg.recipe import shorten
 
         if left := shorten(config, iterations):
-            print(f"warning: {left}", file=sys.stderr)
+            LOGGER.warning(left)
 
     def budget(self, config: Any, iterations: int, samples: int) -> float:
         """Return the budget of the matched selections in iterations, by `AgentIterLoop`'s rule."""

@@ -31,7 +31,8 @@ def load_model(host: dict[str, Any]) -> Any:
     """
     from ultralytics import RTDETR, YOLO
     from ultralytics.cfg import TASK2MODEL
-    from ultralytics.utils import LOGGER
+
+    from det_seg_agent.det.messages import LOGGER
 
     resume = host.get("resume")
     if resume and not isinstance(resume, str):

@@ -73,8 +73,10 @@ def prepare_data(data: str | Path, segments: bool = False) -> str:
                 if target.exists():
                     os.replace(target, Path(work) / "old")
                 os.replace(Path(work) / "built", target)
+    from det_seg_agent.det.messages import LOGGER  # not above, as it imports the host
+
     for line in lines:
-        logging.getLogger("ultralytics").info(line)
+        LOGGER.info(line)
     return str(ready)
 
 

@@ -21,9 +21,9 @@ from ultralytics.data.augment import (
     RandomFlip,
     RandomHSV,
 )
-from ultralytics.utils import LOGGER
 
 from det_seg_agent.det.compat import calls_methods, tells_parameters
+from det_seg_agent.det.messages import LOGGER
 from det_seg_agent.det.sources import Credited, Sources
 
 if tells_parameters():

@@ -5,13 +5,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from ultralytics.utils import LOGGER
 from ultralytics.utils.tal import RotatedTaskAlignedAssigner
 
 from det_seg_agent.det.compat import items_of
 from det_seg_agent.det.losses.base import FeatureTap
 from det_seg_agent.det.losses.registry import split_of
 from det_seg_agent.det.losses.sufficiency import SufficiencyTap
+from det_seg_agent.det.messages import LOGGER
 
 NEAR = 0.01  # relative and absolute difference of loss items that half precision explains
 OURS = ("credit_index", "credit_image", "credit_share", "credit_object", "loss_weight")
@@ -105,7 +105,7 @@ class SignalCriterion:
             )
 
     @property
-    def tells_sufficiency(self) -> bool:
+    def gives_sufficiency(self) -> bool:
         """Whether a sufficiency is computed: only for axis-aligned boxes with a task-aligned assigner."""
         return self.sufficiency is not None and not isinstance(self.split.scored.assigner, RotatedTaskAlignedAssigner)
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ultralytics.data.utils import check_det_dataset
-from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils import RANK
 
 from det_seg_agent.det.coco_metrics import MOST_DETECTIONS, coco_metrics, format_table, most_objects
 from det_seg_agent.det.compat import save_yaml
 from det_seg_agent.det.keeping import keeping
+from det_seg_agent.det.messages import LOGGER
 from det_seg_agent.det.truth import Truth, choose_json, load_truth
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.hosts.commands import one_line
@@ -157,7 +158,7 @@ def judge_validator(
 
 
 def conclude(trainer: Any, wall: float, weights: Literal["best", "last"] = "best") -> dict[str, Any]:
-    """Evaluate a run, write `metrics.json` and `agent.yaml`, print the metrics, and return those of `metrics.json`.
+    """Evaluate a run, write `metrics.json` and `agent.yaml`, log the metrics, and return those of `metrics.json`.
 
     Args:
         trainer: the host's trainer, after training.
@@ -178,10 +179,9 @@ def conclude(trainer: Any, wall: float, weights: Literal["best", "last"] = "best
         save_yaml(trainer.save_dir / "agent.yaml", trainer.agent_settings.model_dump())
     except OSError as error:
         LOGGER.warning(f"agent.yaml is not written: {error}")
-    print("\n" + figures_text(result))
     if "differs" in result:
         LOGGER.warning(result["differs"])
-    print(report.closing(wall))
+    LOGGER.info(f"\n{figures_text(result)}\n{report.closing(wall)}")
     return result
 
 

@@ -4,11 +4,12 @@ import math
 from typing import Any
 
 from ultralytics.engine.trainer import BaseTrainer
-from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils import RANK
 
 from det_seg_agent.det.compat import unwrap_model, warmup_ends
 from det_seg_agent.det.dataset import seed_process
 from det_seg_agent.det.loader import shown_samples
+from det_seg_agent.det.messages import LOGGER
 from det_seg_agent.det.resume import find_state, restore_training
 from det_seg_agent.ranks import gather_objects
 from det_seg_agent.reporting.report import Report

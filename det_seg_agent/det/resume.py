@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils import RANK
 
 from det_seg_agent.det.compat import optimizer_state, unwrap_model
+from det_seg_agent.det.messages import LOGGER
 from det_seg_agent.errors import LIMIT, ConfigError, StateError
 from det_seg_agent.files import replacing
 from det_seg_agent.hosts.commands import one_line

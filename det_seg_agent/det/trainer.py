@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils import RANK
 
 from det_seg_agent.det import compat
 from det_seg_agent.det.classes import classes_of
@@ -23,7 +23,9 @@ from det_seg_agent.det.loader import (
     needs_whole_batches,
     shuffles,
 )
+from det_seg_agent.det.loggers import show_pictures
 from det_seg_agent.det.loop import LoopMixin
+from det_seg_agent.det.messages import HOST, connect
 from det_seg_agent.det.resume import (
     find_state,
     grab_training,
@@ -62,6 +64,7 @@ class AgentTrainerMixin(LoopMixin):
         compat.check_needed()
         self.selector = None
         self.saved = None
+        connect(HOST)  # a run of another toolbox may have connected its own since the import
         super().__init__(*args, **kwargs)
         if self.args.task != self.task:
             raise ConfigError(f"task={self.args.task!r} is not for {type(self).__name__}; valid: {self.task}.")
@@ -154,14 +157,14 @@ class AgentTrainerMixin(LoopMixin):
         if hasattr(model, "criterion"):
             del model.criterion  # a registered module could only be replaced by a module
         model.criterion = SignalCriterion(stock, self.selector.observe, model.model[-1])
-        if self.selector.strategy.needs_sufficiency and not model.criterion.tells_sufficiency:
+        if self.selector.strategy.needs_sufficiency and not model.criterion.gives_sufficiency:
             raise ConfigError(
                 f"agent.strategy={self.agent_settings.strategy!r} with these options needs the sufficiency of images, "
                 f"which the head {type(model.model[-1]).__name__} does not tell. Take another strategy, or the agent's "
                 "difficulty=loss."
             )
         files = [str(f) for f in self.train_loader.dataset.im_files]
-        self.report = Report(self.save_dir, self.selector, files, self.agent_settings.trace, log=LOGGER)
+        self.report = Report(self.save_dir, self.selector, files, self.agent_settings.trace)
         self.report.until = f"time={self.args.time:g} hours are over" if self.args.time else ""
         if self.saved is not None:
             self.selector.load_state_dict(self.saved["selector"], other_length=True)
@@ -189,8 +192,16 @@ class AgentTrainerMixin(LoopMixin):
         if self.saved is not None:
             restore_training(self, self.saved, gradients=False)
 
+    def final_eval(self) -> Any:
+        """Draw the run's pictures, then evaluate as the host does; its loggers take pictures until training ends."""
+        if RANK in {-1, 0}:
+            self.report.end()
+            show_pictures(self, self.report)
+        return super().final_eval()
+
     def _on_train_end(self) -> None:
-        self.report.end()  # the command line adds its figures to `metrics.json`
+        # Again, with the whole duration; the command line adds its figures to `metrics.json`.
+        self.report.end(draw=not self.report.pictures)
         slim_states(self.last, self.best)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ultralytics.utils import LOGGER
 
 from det_seg_agent.det.coco_metrics import (
     find_val_json,
@@ -17,6 +16,7 @@ from det_seg_agent.det.coco_metrics import (
     truth_of_labels,
 )
 from det_seg_agent.det.instances import NO_CATEGORY, SAME_FILE, read_coco
+from det_seg_agent.det.messages import LOGGER
 from det_seg_agent.errors import ConfigError
 
 COUNT_TOLERANCE = 0.01  # allowed difference in objects between labels and a JSON found beside the data, as a fraction

@@ -10,12 +10,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from det_seg_agent.errors import LIMIT, AgentError, ConfigError, shortened
+from det_seg_agent.errors import LIMIT, AgentError, ConfigError, HostError, shortened
 from det_seg_agent.hosts.recipes import recipe_names, recipe_text
 
 # Errors that the hosts raise on bad input. Bugs raise them too, so `input_errors` also checks where they come from.
 KINDS = (OSError, SyntaxError, TypeError, ValueError, RuntimeError, LookupError, AssertionError, ImportError)
 
+PACKAGE = "det_seg_agent"
 MOST_LINES = 10  # most lines in a message: each wrong setting has one
 PATHS = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+(?=[^\s/'\"]+/[^\s/'\"]+)")  # a path without its last two names
 
@@ -50,7 +51,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main_of(module: str) -> Callable[[list[str] | None], int]:
     """Return the command line of a module, which is imported when it runs: each needs its own toolbox."""
-    return lambda words: importlib.import_module(f"det_seg_agent.{module}").main(words)
+
+    def run(words: list[str] | None) -> int:
+        try:
+            found = importlib.import_module(f"det_seg_agent.{module}")
+        except ModuleNotFoundError as error:
+            if (error.name or PACKAGE).startswith(PACKAGE):
+                raise
+            raise HostError(f"{error.name} not installed: pip install 'det_seg_agent[det]', or [seg]") from error
+        status: int = found.main(words)
+        return status
+
+    return run
 
 
 def demo(words: list[str]) -> int:

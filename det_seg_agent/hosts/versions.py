@@ -1,17 +1,20 @@
-"""Check on import that a host toolbox is installed in a version that can work. The packages det and seg call it."""
+"""Check on import that a host toolbox is installed in a supported version. The packages det and seg call it."""
 
 import importlib.util
 import logging
 from importlib.metadata import PackageNotFoundError, requires, version
-
-from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
-from packaging.version import Version
+from typing import TYPE_CHECKING
 
 from det_seg_agent.errors import HostError
 
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
 # Module of a distribution, if the names differ.
-MODULES = {"opencv-python": "cv2", "mmcv-lite": "mmcv", "mmsegmentation": "mmseg", "setuptools": "pkg_resources"}
+MODULES = {
+    "opencv-python": "cv2", "mmcv-lite": "mmcv", "mmsegmentation": "mmseg", "setuptools": "pkg_resources",
+    "pyyaml": "yaml",
+}  # fmt: skip
 TWINS = {"mmcv-lite": "mmcv"}  # the full mmcv works as well
 
 # The newest version of each host that all tests ran with. A newer one gets a warning, and trains: the first batch's
@@ -33,14 +36,18 @@ def check_hosts(extra: str) -> None:
         extra: 'det' or 'seg'.
 
     Raises:
-        HostError: if a package is missing or a host's version cannot work; names the package, the version, the range,
-            the reason and the pip command.
+        HostError: if a package is missing or a host has an unsupported version; names the package, the version, the
+            range and the pip command.
     """
+    if not _is_there("packaging"):  # the extras bring it
+        raise HostError(f"packaging not installed: pip install 'det_seg_agent[{extra}]'")
     try:
         lines = requires("det_seg_agent") or []
     except PackageNotFoundError:
         return  # a bare copy of the sources has no metadata
-    needed = [r for r in map(Requirement, lines) if r.marker is not None and r.marker.evaluate({"extra": extra})]
+    # A run goes on without the packages of `report`; hatchling lists them again for each extra that includes it.
+    report = {requirement.name for requirement in _of_extra(lines, "report")}
+    needed = [requirement for requirement in _of_extra(lines, extra) if requirement.name not in report]
     missing = [r.name for r in needed if not _is_there(MODULES.get(r.name, r.name.replace("-", "_")))]
     if missing:
         raise HostError(f"{', '.join(missing)} not installed: pip install 'det_seg_agent[{extra}]'")
@@ -50,8 +57,11 @@ def check_hosts(extra: str) -> None:
             _check(requirement, found)
 
 
-def _check(requirement: Requirement, found: str) -> None:
+def _check(requirement: "Requirement", found: str) -> None:
     """Refuse or warn of the installed version of a host."""
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import Version
+
     name, tried = requirement.name, Version(TRIED[requirement.name])
     newer = Version(found) > tried
     if not requirement.specifier.contains(found, prereleases=True):
@@ -69,6 +79,13 @@ def _check(requirement: Requirement, found: str) -> None:
             "%s %s is newer than %s, the newest that was tried; its first batch is checked. Please report a failure.",
             name, found, tried,
         )  # fmt: skip
+
+
+def _of_extra(lines: list[str], extra: str) -> "list[Requirement]":
+    from packaging.requirements import Requirement
+
+    found = [requirement for requirement in map(Requirement, lines) if requirement.marker is not None]
+    return [r for r in found if r.marker is not None and r.marker.evaluate({"extra": extra})]
 
 
 def _is_there(module: str) -> bool:

@@ -4,9 +4,6 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from det_seg_agent.classes import Classes
 from det_seg_agent.files import printable, replacing
@@ -30,6 +27,10 @@ def write_levels(classes: Classes, folder: Path) -> Path:
 
 def plot_levels(classes: Classes, folder: Path) -> Path:
     """Write `folder/classes.png`, a heat map with a row per class, best last pass first; the lowest `ROWS` if more."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # not above: `classes.csv` needs none of it
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     path = Path(folder) / "classes.png"
     passes = sorted(classes.passes)
     levels = np.array([classes.passes[number] for number in passes], dtype=np.float64).T

@@ -1,10 +1,12 @@
 """The plot `agent.png` of a run: budget, scores, policy and selection frequency. `Report` writes it."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,6 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from det_seg_agent.files import replacing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def plot_run(

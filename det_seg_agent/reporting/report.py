@@ -1,21 +1,20 @@
 """`Report`: a run's log lines, logger columns, trace, pictures and `metrics.json`. Each adapter has one per run."""
 
-import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+import numpy as np
 
 from det_seg_agent.files import printable, write_json
+from det_seg_agent.messages import LOGGER
+from det_seg_agent.pass_report import PassReport
 from det_seg_agent.reporting.class_levels import plot_levels, write_levels
-from det_seg_agent.reporting.plots import plot_run
-from det_seg_agent.reporting.sheets import contact_sheets
-from det_seg_agent.reporting.trace import Trace, read_passes
+from det_seg_agent.reporting.extra import missing, notice, open_trace, passes_of
 from det_seg_agent.schedule import is_full
-from det_seg_agent.selector import PassReport, Selector
+from det_seg_agent.selector import Selector
 
 STATS = ("balance", "reward", "policy_entropy")  # fields of `PassReport`
 LONG_S = 60  # seconds; in shorter runs start-up and evaluation outweigh the time per image
@@ -31,9 +30,9 @@ class Report:
         trace: whether to write the Parquet trace.
         full_images: number of images in training on full data; by default all samples in each pass.
         budget: planned fraction of `full_images`; by default computed from the padded selections.
-        log: logger for the panel, usually the host's; by default the one named det_seg_agent.
 
     Attributes:
+        pictures: files of the pictures that were drawn at the end.
         until: what ends the run if the number of passes is not known in advance, such as `time=0.5`.
     """
 
@@ -45,26 +44,30 @@ class Report:
         trace: bool,
         full_images: int | None = None,
         budget: float | None = None,
-        log: logging.Logger | None = None,
     ):
         self.folder, self.selector, self.files = Path(folder), selector, files
-        self.trace = Trace(self.folder / "trace") if trace else None
+        self.missing = missing(trace)
+        self.trace = open_trace(self.folder / "trace") if trace and "pyarrow" not in self.missing else None
         self.full_images, self.budget = full_images, budget
-        self.log = log or logging.getLogger("det_seg_agent")
         self.stat_names = [name for name in STATS if name in selector.strategy.stat_names]
         self.until = ""
+        self.pictures: list[Path] = []
         self.last: PassReport | None = None
         self.pass_seconds: list[tuple[float, int]] = []
         self._begun = self._mark = time.time()
         self._warned: set[str] = set()
 
     def begin(self, first_pass: int) -> None:
-        """Log the panel and delete the trace from pass `first_pass` on, as it will be written again."""
+        """Make the folder, log the panel, and delete the trace from pass `first_pass` on, as it is written again."""
         self._begun = self._mark = time.time()
+        with self._optional("the run's folder"):
+            self.folder.mkdir(parents=True, exist_ok=True)
         if self.trace is not None:
             with self._optional("the trace"):
                 self.trace.drop_from(first_pass)
-        self.log.info("det_seg_agent\n%s", self.panel())
+        if self.missing:
+            self._warn(notice(self.missing))
+        LOGGER.info("det_seg_agent\n%s", self.panel())
 
     def panel(self) -> str:
         """Return a text panel with strategy, schedule, images per pass and expected saving."""
@@ -133,30 +136,47 @@ class Report:
         values = {name: getattr(self.last, name) for name in names}
         return {f"agent/{name}": v if isinstance(v, int) else round(v, 5) for name, v in values.items()}
 
-    def end(self, figures: Mapping[str, Any] | None = None, wall: float | None = None) -> str:
+    def end(self, figures: Mapping[str, Any] | None = None, wall: float | None = None, draw: bool = True) -> str:
         """Write `metrics.json` and the pictures, and return the closing sentence.
 
         Args:
             figures: entries of `metrics.json` in addition to `result`.
             wall: duration of the run in seconds; by default the time since `begin`.
+            draw: whether to draw the pictures.
         """
         wall = time.time() - self._begun if wall is None else wall
         self.write_metrics({**(figures or {}), **self.result(wall)})
-        self.finish()
+        if draw:
+            self.finish()
         return self.closing(wall)
 
     def finish(self) -> None:
-        """Draw the plot, the heat map of the classes and the two contact sheets."""
+        """Draw the plot, the heat map of the classes and the two contact sheets, as `pictures`."""
+        self.pictures = []
         history, table, classes = self.selector.history, self.selector.table, self.selector.classes
-        with self._optional("the plot"):
-            columns = ["selected", "score"]
-            trace = () if self.trace is None else read_passes(self.trace.folder, columns, self._warn)
-            plot_run(history, table.selected.numpy(), trace, self.folder)
-        if classes is not None and classes.passes:
-            with self._optional("the heat map of the classes"):
-                plot_levels(classes, self.folder)
-        with self._optional("the contact sheets"):
-            contact_sheets(self.files, table.selected, len(history), table.score, self.folder)
+        if "matplotlib" not in self.missing:
+            with self._optional("the plot"):
+                from det_seg_agent.reporting.plots import plot_run
+
+                times, trace = table.selected.numpy(), passes_of(self.trace, self._warn)
+                self.pictures.append(plot_run(history, times, trace, self.folder))
+            if classes is not None and classes.passes:
+                with self._optional("the heat map of the classes"):
+                    self.pictures.append(plot_levels(classes, self.folder))
+        if "PIL" not in self.missing:
+            with self._optional("the contact sheets"):
+                from det_seg_agent.reporting.sheets import contact_sheets
+
+                self.pictures += contact_sheets(self.files, table.selected, len(history), table.score, self.folder)
+
+    def show(self, add: Callable[[str, np.ndarray], object]) -> None:
+        """Hand the pictures to a host's loggers: their names, as `agent.png`, and their RGB values (h, w, 3) uint8."""
+        with self._optional("the pictures for the loggers", "they are in the run's folder"):
+            from PIL import Image
+
+            for path in self.pictures:
+                with Image.open(path) as image:
+                    add(path.name, np.asarray(image.convert("RGB")))
 
     def write_metrics(self, figures: dict[str, Any]) -> None:
         """Write `metrics.json`."""
@@ -177,8 +197,7 @@ class Report:
 
     def _warn(self, text: str) -> None:
         with suppress(OSError, ValueError):  # stderr may be closed
-            console = Console(stderr=True)
-            console.print(printable(f"det_seg_agent: {text}"), style="bold red", soft_wrap=True, markup=False)
+            LOGGER.warning(printable(f"det_seg_agent: {text}"))
 
     def cost(self) -> dict[str, Any]:
         """Return budget and number of images of this run and of training on full data.

@@ -13,6 +13,7 @@ from mmengine.model import is_model_wrapper
 
 from det_seg_agent.errors import StateError
 from det_seg_agent.files import replacing
+from det_seg_agent.messages import LOGGER
 
 BACKEND = "det_seg_agent"
 OWNERS = itertools.count()
@@ -95,9 +96,7 @@ def choose_checkpoint(runner: Any) -> None:
             "lies beside it. Start a new run without --resume, or put a checkpoint there."
         )
     if newest is not None:
-        runner.logger.warning(
-            f"{note} names {named or 'nothing'}, which cannot be read; the run goes on from {newest}."
-        )
+        LOGGER.warning(f"{note} names {named or 'nothing'}, which cannot be read; the run goes on from {newest}.")
         with replacing(note) as part:
             part.write_text(str(newest), encoding="utf-8")
 

@@ -10,11 +10,13 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop
 
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.messages import LOGGER
 from det_seg_agent.reporting.report import Report
 from det_seg_agent.seeding import random_state, set_random_state
 from det_seg_agent.seg.checkpoints import bare, checkpoint_due, choose_checkpoint, write_whole
 from det_seg_agent.seg.checks import refuse_trained
 from det_seg_agent.seg.iou import Figures
+from det_seg_agent.seg.loggers import show_pictures
 from det_seg_agent.seg.resume import refuse_other_model
 from det_seg_agent.seg.run import Run, together
 from det_seg_agent.seg.signals import SignalTap
@@ -86,12 +88,12 @@ class AgentHook(Hook):
             self._tap = SignalTap(bare(runner.model), run.selector.strategy.weighs)
         run.report = Report(
             Path(runner.work_dir), run.selector, run.index.paths, run.selector.settings.trace, run.full_images,
-            run.budget, runner.logger,
+            run.budget,
         )  # fmt: skip
         if is_main_process():
             run.report.begin(run.selector.pass_index + int(run.over) if resumed else 0)
         if run.by_iterations and (resumed or not run.stock):
-            runner.train_loop.walk_selections(run)
+            runner.train_loop.train_on_selections(run)
         self.training = True
 
     def _check(self, runner: Any) -> None:
@@ -116,7 +118,8 @@ class AgentHook(Hook):
         self.training = False
         if is_main_process():
             figures = {"iou": self._figures.last, "processes": get_world_size()}
-            runner.logger.info(self.run.report.end(figures))
+            LOGGER.info(self.run.report.end(figures))
+            show_pictures(runner, self.run.report)
 
     # Passes -----------------------------------------------------------------------------------------------------------
 
@@ -165,13 +168,13 @@ class AgentHook(Hook):
         result = self.run.end_pass()
         self.run.masks.hint()
         if result.dropped >= images > 0:
-            runner.logger.warning(
+            LOGGER.warning(
                 f"pass {result.pass_index + 1}: no image gave a finite loss, entropy and features, so the agent has "
                 "learned nothing from it. The host goes on; if the logged loss is NaN or infinite, stop, lower the "
                 "learning rate and resume from an earlier checkpoint."
             )
         if is_main_process():
-            runner.logger.info(self.run.report.add(result))
+            LOGGER.info(self.run.report.add(result))
             figures = self.run.report.scalars()
             runner.visualizer.add_scalars(figures, step=iteration, file_path=f"{runner.timestamp}.json")
 

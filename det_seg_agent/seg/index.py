@@ -127,9 +127,9 @@ def naming_broken_images(loader: Any, done: Any) -> Iterator[None]:
     except (AgentError, StopIteration):
         raise
     except Exception as error:
-        walk = loader.sampler.walk
+        source = loader.sampler.source
         start = done() * loader.batch_size
-        batch = list(walk)[start : start + loader.batch_size] if isinstance(walk, SelectionSampler) else []
+        batch = list(source)[start : start + loader.batch_size] if isinstance(source, SelectionSampler) else []
         for index in batch:
             try:
                 loader.dataset[index]

@@ -7,6 +7,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 
 from det_seg_agent.hosts.commands import input_errors
+from det_seg_agent.messages import LOGGER
 from det_seg_agent.seg.hook import AgentHook
 from det_seg_agent.seg.index import naming_broken_images
 from det_seg_agent.seg.recipe import Recipe
@@ -74,14 +75,14 @@ class AgentIterLoop(IterBasedTrainLoop):
                 loop = recipe.loop(given)
                 recipe.apply(runner)
         if not run.stock:
-            runner.logger.info(
+            LOGGER.info(
                 f"budget {run.budget:.1%}: the recipe's {run.full_iterations} iterations become {run.iterations}, "
                 f"{run.passes} passes over {len(run.selector)} images; learning rate schedules, validation (every "
                 f"{loop['val_interval']}), checkpoints and averages of weights are scaled by the same factor"
             )
         super().__init__(runner, self.dataloader, **loop)
 
-    def walk_selections(self, run: Run) -> None:
+    def train_on_selections(self, run: Run) -> None:
         """Replace the host's iterator, which would restart workers and sleep at the end of each selection."""
         self.dataloader_iterator = PassIterator(self.dataloader, run, self._iter)
 
@@ -115,9 +116,9 @@ class AgentEpochLoop(EpochBasedTrainLoop):
         self._max_iters = run.iterations
         self._run = run
         if run.budget is None:
-            runner.logger.info("how many iterations an epoch has follows from the strategy; nothing is scaled")
+            LOGGER.info("how many iterations an epoch has follows from the strategy; nothing is scaled")
         elif not run.stock:
-            runner.logger.info(
+            LOGGER.info(
                 f"budget {run.budget:.1%}: {run.passes} epochs of up to {run.full_epoch} iterations; learning rate "
                 "schedules, checkpoints and averages of weights that count iterations are scaled by that factor"
             )

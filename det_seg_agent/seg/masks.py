@@ -12,6 +12,7 @@ from mmcv.transforms import BaseTransform
 from torch import Tensor
 
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.messages import LOGGER
 from det_seg_agent.ranks import gather_objects
 from det_seg_agent.seg.heads import heads_of, losses_of, refusal
 
@@ -167,11 +168,10 @@ class Masks:
     Args:
         dataset: the training set, before its workers start.
         model: the segmentor, not its distributed wrapper.
-        logger: the run's logger.
     """
 
-    def __init__(self, dataset: Any, model: Any, logger: Any):
-        self.limits, self.logger = limits_of(model), logger
+    def __init__(self, dataset: Any, model: Any):
+        self.limits = limits_of(model)
         self.values = torch.zeros(256, dtype=torch.uint8).share_memory_()
         self._packed: set[int] = set()
         self._told = False
@@ -185,7 +185,7 @@ class Masks:
         pad = getattr(getattr(model, "data_preprocessor", None), "seg_pad_val", None)
         for limit in self.limits:
             if pad is not None and len(limit.wrong(np.array([pad]))):
-                logger.warning(
+                LOGGER.warning(
                     f"model.data_preprocessor.seg_pad_val={pad}, which fills up small masks, and {limit}: training "
                     f"fails where a mask is filled up. Set seg_pad_val={limit.ignore_index}."
                 )
@@ -217,7 +217,7 @@ class Masks:
         most = 2 * count > sum(len(check.seen) for check in self.checks)
         self._told = len(classes) > 1 or most
         if most and len(classes) < 2:
-            self.logger.warning(
+            LOGGER.warning(
                 f"the {count} masks so far hold no value but {', '.join(map(str, values.tolist()))}: "
                 f"{'one class' if classes else 'no class'} to learn, as ignore_index={limit.ignore_index} does not "
                 "count. A mask holds the numbers of classes, 0, 1, 2 and so on; if 255 marks an object, save it as 1."

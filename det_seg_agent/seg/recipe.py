@@ -12,6 +12,7 @@ from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.registry import HOOKS, MODELS
 
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.messages import LOGGER
 from det_seg_agent.schedule import Schedule, is_full
 from det_seg_agent.seg.scaling import (
     class_of,
@@ -100,7 +101,7 @@ class Recipe:
         for hook in runner.hooks:
             self.hook(type(hook), vars(hook))
         if self.warning():
-            runner.logger.warning(self.warning())
+            LOGGER.warning(self.warning())
 
     def warning(self) -> str:
         """Return one line naming unscaled settings that look like counts of iterations; empty if there are none."""

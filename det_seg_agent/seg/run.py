@@ -8,6 +8,8 @@ from mmengine.dist import get_dist_info, get_world_size
 from torch import Tensor
 
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.messages import LOGGER, connect
+from det_seg_agent.pass_report import PassReport
 from det_seg_agent.ranks import gather_objects
 from det_seg_agent.reporting.report import Report
 from det_seg_agent.schedule import is_full
@@ -20,7 +22,7 @@ from det_seg_agent.seg.masks import Masks
 from det_seg_agent.seg.recipe import iterations_of, passes_of, plan, selects
 from det_seg_agent.seg.resume import check_state
 from det_seg_agent.seg.sampler import check_loader, stock_sampler
-from det_seg_agent.selector import PassReport, Selector
+from det_seg_agent.selector import Selector
 from det_seg_agent.settings import Settings
 from det_seg_agent.strategies import strategy_class
 
@@ -76,13 +78,14 @@ class Run:
     report: Report
 
     def __init__(self, runner: Any, loader: Any, length: int, by_iterations: bool):
-        check_loader(loader, runner.logger)
+        connect(runner.logger)
+        check_loader(loader)
         self._given, self._settings = settings_of(runner.cfg)
         self.loader, self.by_iterations = loader, by_iterations
         self.index = SampleIndex(image_paths(loader.dataset))
-        self.masks = Masks(loader.dataset, bare(runner.model), runner.logger)
+        self.masks = Masks(loader.dataset, bare(runner.model))
         if note := batch_note(runner.cfg, get_world_size(), loader.batch_size):
-            runner.logger.warning(note)
+            LOGGER.warning(note)
         self.batch, samples = loader.batch_size * get_world_size(), len(loader.dataset)
         self.stock = strategy_class(self._settings.strategy).selects_all
         loader.sampler.attach(stock_sampler(loader.sampler, by_iterations, runner.seed))
@@ -109,9 +112,9 @@ class Run:
         self.fixed = self.selector.strategy.fixed_budget
         if not self.fixed:
             self.iterations = self.full_iterations
-        self._check(runner.logger)
+        self._check()
 
-    def _check(self, logger: Any) -> None:
+    def _check(self) -> None:
         settings = self._settings
         if self.by_iterations and not self.fixed:
             raise ConfigError(
@@ -120,7 +123,7 @@ class Run:
                 "type='AgentEpochLoop', max_epochs=...), or leave agent.options.native out."
             )
         if not (self.stock or is_full(settings.ratio) or selects(settings, self.passes)):
-            logger.warning(
+            LOGGER.warning(
                 f"nothing will be selected: the {self.passes} passes of this run are all over all images (agent.warmup="
                 f"{settings.warmup}, agent.final_full={settings.final_full:g}). Train longer, or set agent.warmup=0 or "
                 "agent.final_full=0."
@@ -206,7 +209,7 @@ class Run:
         settings, note = check_state(saved, self._given, self._layout(), self.passes, self._settings)
         assert saved is not None
         if note:
-            runner.logger.warning(note)
+            LOGGER.warning(note)
         if runner.iter >= runner.max_iters if self.by_iterations else runner.epoch >= runner.max_epochs:
             raise ConfigError(
                 f"work_dir={str(runner.work_dir)!r}: its run is finished, nothing is left to resume. Start a new one "

@@ -9,6 +9,7 @@ from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.messages import LOGGER
 from det_seg_agent.sampler import SelectionSampler
 
 
@@ -26,34 +27,34 @@ class AgentSampler(Sampler[int]):
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None):
         self.dataset, self.shuffle, self.seed = dataset, shuffle, seed
-        self.walk: Sampler[int] | None = None
+        self.source: Sampler[int] | None = None
         self.skip = 0
 
-    def attach(self, walk: Sampler[int]) -> None:
-        """Yield from `walk` from now on: a `SelectionSampler`, or a sampler of the host."""
-        self.walk = walk
+    def attach(self, source: Sampler[int]) -> None:
+        """Yield from `source` from now on: a `SelectionSampler`, or a sampler of the host."""
+        self.source = source
 
     def _attached(self) -> Sampler[int]:
-        if self.walk is None:
+        if self.source is None:
             raise ConfigError(
                 "AgentSampler belongs to a loop of det_seg_agent: set train_cfg = dict(type='AgentIterLoop') or "
                 "dict(type='AgentEpochLoop') and add dict(type='AgentHook') to custom_hooks."
             )
-        return self.walk
+        return self.source
 
     def __iter__(self) -> Iterator[int]:
         skip, self.skip = self.skip, 0
         return itertools.islice(iter(self._attached()), skip, None)
 
     def __len__(self) -> int:
-        walk = self.walk
-        return len(self.dataset) if walk is None else len(walk)  # type: ignore[arg-type]
+        source = self.source
+        return len(self.dataset) if source is None else len(source)  # type: ignore[arg-type]
 
     def set_epoch(self, epoch: int) -> None:
         """Forward the epoch to a sampler of the host; for a `SelectionSampler` our loop sets the pass."""
-        walk = self._attached()
-        if not isinstance(walk, SelectionSampler) and hasattr(walk, "set_epoch"):
-            walk.set_epoch(epoch)
+        source = self._attached()
+        if not isinstance(source, SelectionSampler) and hasattr(source, "set_epoch"):
+            source.set_epoch(epoch)
 
 
 def stock_sampler(sampler: AgentSampler, by_iterations: bool, seed: int | None) -> Sampler[int]:
@@ -62,7 +63,7 @@ def stock_sampler(sampler: AgentSampler, by_iterations: bool, seed: int | None) 
     return cls(sampler.dataset, shuffle=sampler.shuffle, seed=sampler.seed if seed is None else seed)
 
 
-def check_loader(loader: Any, logger: Any) -> None:
+def check_loader(loader: Any) -> None:
     """Refuse a training loader that cannot yield selections; warn if it restarts its workers in each pass.
 
     Raises:
@@ -70,8 +71,8 @@ def check_loader(loader: Any, logger: Any) -> None:
     """
     if not isinstance(loader.sampler, AgentSampler) or loader.batch_size is None:
         raise ConfigError(
-            f"train_dataloader.sampler.type={type(loader.sampler).__name__!r} does not walk over selections. Set "
+            f"train_dataloader.sampler.type={type(loader.sampler).__name__!r} does not yield selections. Set "
             "train_dataloader = dict(sampler=dict(_delete_=True, type='AgentSampler')), and no batch_sampler."
         )
     if loader.num_workers and not loader.persistent_workers:
-        logger.warning("train_dataloader.persistent_workers=False: workers restart at each pass.")
+        LOGGER.warning("train_dataloader.persistent_workers=False: workers restart at each pass.")

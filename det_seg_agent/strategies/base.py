@@ -12,6 +12,7 @@ from torch import Tensor
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.settings import Settings, parse
 from det_seg_agent.signals import Signals
+from det_seg_agent.strategies.plugins import load_plugin, plugin_names
 from det_seg_agent.sums import SampleSignals
 from det_seg_agent.table import ScoreTable
 
@@ -143,18 +144,23 @@ def register(name: str) -> Callable[[type[Strategy]], type[Strategy]]:
 
 
 def strategy_names() -> list[str]:
-    """Return the registered names, sorted."""
-    return sorted(_REGISTRY)
+    """Return the names of ours, of those that are registered, and of installed packages, sorted."""
+    return sorted({*_REGISTRY, *plugin_names()})
 
 
 def strategy_class(name: str) -> type[Strategy]:
-    """Return the class for a registered name or 'package.module:Class'.
+    """Return the class for a registered name, that of an installed package's entry point, or 'package.module:Class'.
 
     Raises:
         ConfigError: if there is no such strategy.
     """
-    if name in _REGISTRY:
+    if name in _REGISTRY:  # first: no package takes a name of ours
         return _REGISTRY[name]
+    if (loaded := load_plugin(name)) is not None:
+        plugin, origin = loaded
+        if not (isinstance(plugin, type) and issubclass(plugin, Strategy)):
+            raise ConfigError(f"agent.strategy={name!r}: {origin} is not a subclass of det_seg_agent.Strategy.")
+        return register(name)(plugin)
     module, _, attribute = name.partition(":")
     if attribute:
         try:

@@ -51,7 +51,7 @@ def rates(weight: Tensor, count: int, floor: float, cap: int = 1) -> Tensor:
         total = weight.masked_fill(cut, 0).sum(dtype=torch.float64)
 
 
-class Turns:
+class RoundRobin:
     """Round-robin by priority: in each pass a priority grows by the sample's rate; being selected subtracts 1.
 
     Args:
@@ -59,11 +59,11 @@ class Turns:
         seed: seed of the initial priorities, see `phases`; None to start all at 0.
 
     Attributes:
-        due: (num_samples,) float32, priority of each sample.
+        priority: (num_samples,) float32, priority of each sample.
     """
 
     def __init__(self, num_samples: int, seed: int | None):
-        self.due = torch.zeros(num_samples) if seed is None else phases(num_samples, seed)
+        self.priority = torch.zeros(num_samples) if seed is None else phases(num_samples, seed)
 
     def take(
         self, weight: Tensor, count: int, floor: float, first: Tensor, draw: torch.Generator, cap: int = 1
@@ -80,11 +80,11 @@ class Turns:
             draw: generator that breaks ties.
             cap: how often a sample may be taken.
         """
-        self.due += rates(weight.nan_to_num(nan=1.0), count, floor, cap)
-        again = [self.due - copy for copy in range(1, cap)]
-        places = top(torch.cat([self.due + UNSEEN * first, *again]), count, draw)
-        indices = (places % len(self.due)).sort().values
-        self.due -= torch.bincount(indices, minlength=len(self.due))
+        self.priority += rates(weight.nan_to_num(nan=1.0), count, floor, cap)
+        again = [self.priority - copy for copy in range(1, cap)]
+        places = top(torch.cat([self.priority + UNSEEN * first, *again]), count, draw)
+        indices = (places % len(self.priority)).sort().values
+        self.priority -= torch.bincount(indices, minlength=len(self.priority))
         return indices
 
 
@@ -101,7 +101,7 @@ class ByWeight(Strategy):
 
     def __init__(self, table: Any, seed: int, options: Any):
         super().__init__(table, seed, options)
-        self.turns = Turns(len(table), seed)
+        self.round_robin = RoundRobin(len(table), seed)
 
     @abstractmethod
     def weights(self) -> Tensor:
@@ -112,15 +112,15 @@ class ByWeight(Strategy):
         self.table.score = self.weights()
         draw = generator(self.seed, "ties", request.pass_index)
         first = self.table.never_seen()
-        return Selection(self.turns.take(self.table.score, request.count, self.floor, first, draw, self.cap))
+        return Selection(self.round_robin.take(self.table.score, request.count, self.floor, first, draw, self.cap))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the round-robin priorities."""
-        return {"due": self.turns.due}
+        return {"due": self.round_robin.priority}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
-        self.turns.due = state["due"].clone()
+        self.round_robin.priority = state["due"].clone()
 
 
 def top(score: Tensor, count: int, draw: torch.Generator, first: Tensor | None = None) -> Tensor:

@@ -1,10 +1,12 @@
-"""The wheel alone, in an environment of its own: what a user has who never saw the sources."""
+"""The wheel alone, in an environment of its own: what a user has who never saw the sources; and how it is built."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -16,6 +18,7 @@ pytestmark = pytest.mark.slow  # it trains
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 350_000  # bytes of the wheel
+SOURCES = ("det_seg_agent", "configs", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE")
 
 
 def run(*words: str | Path, cwd: Path, status: int = 0) -> str:
@@ -33,7 +36,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    for name in ("det_seg_agent", "configs", "pyproject.toml", "README.md", "LICENSE"):
+    for name in SOURCES:
         run("cp", "-a", ROOT / name, source / name, cwd=folder)
     words = ("wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, source)
     run(sys.executable, "-m", "pip", *words, cwd=folder)
@@ -62,6 +65,49 @@ def test_it_holds_recipes_and_types_and_nothing_else(wheel: Path) -> None:
     assert carried == {str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.*") if path.is_file()
                        and path.suffix in (".py", ".yaml")}  # fmt: skip
     assert all(name.endswith((".py", ".yaml", "py.typed")) or ".dist-info/" in name for name in names)
+
+
+def test_builds_are_the_same_bytes_whoever_makes_them(tmp_path: Path) -> None:
+    """Of sources of another time and with other modes, beside the output of runs."""
+    made = []
+    for number, umask in ((1, 0o022), (2, 0o077)):
+        source = tmp_path / f"copy{number}"
+        source.mkdir()
+        for name in SOURCES:
+            run("cp", "-rP", "--no-preserve=all", ROOT / name, source / name, cwd=tmp_path)
+        for name in ("runs/detect/train/weights/last.pt", "work_dirs/own/iter_8.pth", "det_seg_agent/runs/agent.png"):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes(b"output")
+        code = f"""import os, pathlib, sys
+os.umask({umask})
+for path in pathlib.Path(".").rglob("*.*"):
+    os.utime(path, ({number} * 10**9,) * 2, follow_symlinks=False)
+    path.is_symlink() or path.is_dir() or path.chmod(0o666 & ~{umask})
+from hatchling import build as backend
+backend.build_sdist("out")
+backend.build_wheel("out")
+"""
+        env = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+        subprocess.run([sys.executable, "-c", code], cwd=source, env=env, check=True, capture_output=True, timeout=300)
+        made.append({path.name: path.read_bytes() for path in (source / "out").iterdir()})
+    assert sorted(made[0]) == [f"det_seg_agent-{__version__}-py3-none-any.whl", f"det_seg_agent-{__version__}.tar.gz"]
+    assert made[0] == made[1]
+    with tarfile.open(fileobj=io.BytesIO(made[0][f"det_seg_agent-{__version__}.tar.gz"])) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    assert {"pyproject.toml", "det_seg_agent/selector.py", "CHANGELOG.md"} <= names
+    assert "configs/det/yolov8n_coco.yaml" in names
+    assert not [name for name in names if "runs/" in name or "work_dirs" in name or name.endswith((".pt", ".png"))]
+
+
+def test_a_wheel_of_the_sdist_is_that_of_the_sources(wheel: Path, tmp_path: Path) -> None:
+    run("cp", "-rP", wheel.parent / "source", tmp_path / "source", cwd=tmp_path)
+    code = "from hatchling import build; print(build.build_sdist('out'))"
+    name = run(sys.executable, "-c", code, cwd=tmp_path / "source").splitlines()[-1]
+    path = tmp_path / "source/out" / name
+    words = ("wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, path)
+    run(sys.executable, "-m", "pip", *words, cwd=tmp_path)
+    [made] = tmp_path.glob("*.whl")
+    assert made.read_bytes() == wheel.read_bytes()
 
 
 def test_recipes_are_listed_and_printed(command: Path, tmp_path: Path) -> None:

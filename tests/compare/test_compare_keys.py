@@ -24,6 +24,7 @@ from det_seg_agent.compare.segmentation import Segmentation
 from det_seg_agent.compare.store import Store
 from det_seg_agent.det.coco_convert import prepare_data
 from det_seg_agent.scenes import write_scenes
+from det_seg_agent.strategies import base
 
 
 def resolved(path: Path, data: str, **host: Any) -> dict[str, str]:
@@ -195,9 +196,17 @@ def test_sources_are_those_that_can_change_a_result(tmp_path: Path, monkeypatch:
     package = tmp_path / "det_seg_agent"
     shutil.copytree(fingerprint.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "mine_of_sources.py").write_text("class Mine: pass\n")
+    rule = "from det_seg_agent import Strategy\nclass Rule(Strategy):\n    select = print\n"
+    (tmp_path / "rule_of_sources.py").write_text(rule)
+    info = tmp_path / "rule_of_sources-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rule_of_sources\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[det_seg_agent.strategies]\nplugged = rule_of_sources:Rule\n")
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(fingerprint, "PACKAGE", package)
     asked = [("detection", "loss"), ("segmentation", "loss"), ("detection", "mine_of_sources:Mine")]
+    asked.append(("detection", "plugged"))
 
     def after(path: Path) -> list[bool]:
         before = [sources.__wrapped__(*words) for words in asked]
@@ -205,12 +214,13 @@ def test_sources_are_those_that_can_change_a_result(tmp_path: Path, monkeypatch:
             file.write("# A change.\n")
         return [a != b for a, b in zip(before, [sources.__wrapped__(*words) for words in asked])]
 
-    assert after(package / "selector.py") == after(package / "compare/child.py") == [True, True, True]
-    assert after(package / "det/trainer.py") == [True, False, True]
-    assert after(package / "seg/hook.py") == [False, True, False]
-    assert after(tmp_path / "mine_of_sources.py") == [False, False, True]
+    assert after(package / "selector.py") == after(package / "compare/child.py") == [True] * 4
+    assert after(package / "det/trainer.py") == [True, False, True, True]
+    assert after(package / "seg/hook.py") == [False, True, False, False]
+    assert after(tmp_path / "mine_of_sources.py") == [False, False, True, False]
+    assert after(tmp_path / "rule_of_sources.py") == [False, False, False, True]
     for name in fingerprint.SHOWING:
-        assert after(package / name) == [False, False, False]
+        assert after(package / name) == [False] * 4
 
 
 def finish(store: Store, cell: Cell, made_by: str, when: str) -> Path:

@@ -69,7 +69,7 @@ def test_sheets_show_the_selecting_passes(tmp_path: Path, root: Path) -> None:
     assert not list((tmp_path / "full").glob("*.jpg"))
 
 
-def test_the_page_holds_the_agents_pictures_and_how_often_each_kind(tmp_path: Path, root: Path) -> None:
+def test_the_page_holds_the_pictures_of_each_strategy_and_how_often_each_kind(tmp_path: Path, root: Path) -> None:
     _, cells = read(write(tmp_path / "c.yaml", strategies=["loss", "agent"]))
     trace = leave_trace(tmp_path / "trace", selections(root))
     figures = selection_figures(trace, list(kinds(root).values()))
@@ -87,9 +87,11 @@ def test_the_page_holds_the_agents_pictures_and_how_often_each_kind(tmp_path: Pa
         cell = next(cell for cell in cells if cell.label == label)
         (tmp_path / f"{cell.folder}-abcdef" / "run").mkdir()
         Image.new("L", (8, 8), grey).save(tmp_path / f"{cell.folder}-abcdef" / "run/most_selected.jpg")
-    [data] = re.findall(r'src="data:image/jpeg;base64,(.*?)"', pictures(done))
-    assert abs(Image.open(io.BytesIO(base64.b64decode(data))).getpixel((4, 4)) - 50) < 4, "the agent's, not the loss's"
-    assert "Images that detection agent 0.5 seed 0 selected most often" in pictures(done)
+    sheets = re.findall(r'src="data:image/jpeg;base64,(.*?)"', pictures(done))
+    greys = [Image.open(io.BytesIO(base64.b64decode(data))).getpixel((4, 4)) for data in sheets]
+    assert greys == [pytest.approx(50, abs=4), pytest.approx(200, abs=4)], "the agent first, then the other strategy"
+    captions = re.findall(r"<figcaption>Images that (.*?) selected most often", pictures(done))
+    assert captions == ["detection agent 0.5 seed 0", "detection loss 0.5 seed 0"]
 
 
 def test_nothing_selected_has_no_section(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from det_seg_agent import ConfigError, Selector, StateError
 from det_seg_agent.classes import Classes, ClassShares
 from det_seg_agent.strategies.classwise import factors
 from det_seg_agent.strategies.trust import Trust
-from det_seg_agent.strategies.weights_to_selection import Turns, rates
+from det_seg_agent.strategies.weights_to_selection import RoundRobin, rates
 from det_seg_agent.sums import SampleSignals
 
 NAN = float("nan")
@@ -86,10 +86,10 @@ def test_rates_above_one_are_kept_over_passes_up_to_the_cap() -> None:
     weight = torch.tensor([8.0, 1.0, 1.0, 1.0, 1.0, 1.0])
     rate = rates(weight, 6, 0.0, cap=3)
     assert rate[0] == 3 and float(rate.sum()) == pytest.approx(6)
-    turns, draw, first = Turns(6, 0), torch.Generator(), torch.zeros(6, dtype=torch.bool)
+    round_robin, draw, first = RoundRobin(6, 0), torch.Generator(), torch.zeros(6, dtype=torch.bool)
     times = torch.zeros(6)
     for _ in range(50):
-        chosen = turns.take(weight, 6, 0.0, first, draw, cap=3)
+        chosen = round_robin.take(weight, 6, 0.0, first, draw, cap=3)
         assert len(chosen) == 6 and bool((chosen.diff() >= 0).all()) and int(torch.bincount(chosen).max()) <= 3
         times += torch.bincount(chosen, minlength=6)
     assert (times - 50 * rate).abs().max() <= 2

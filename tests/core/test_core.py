@@ -32,7 +32,7 @@ from det_seg_agent.strategies.data_agent.reward import (
 )
 from det_seg_agent.strategies.data_agent.state import Levels
 from det_seg_agent.strategies.data_agent_paper import Rows
-from det_seg_agent.strategies.weights_to_selection import Turns, rates
+from det_seg_agent.strategies.weights_to_selection import RoundRobin, rates
 from det_seg_agent.sums import Drift, SampleSignals, SampleSums
 from det_seg_agent.table import ScoreTable
 
@@ -323,10 +323,10 @@ def test_rates_add_up_and_keep_their_order(count: int, floor: float) -> None:
 def test_samples_come_round_at_their_rates() -> None:
     n, passes = 200, 60
     weight, seen = torch.linspace(0.05, 0.95, n), torch.zeros(n, dtype=torch.bool)
-    turns, draw = Turns(n, seed=0), torch.Generator()
+    round_robin, draw = RoundRobin(n, seed=0), torch.Generator()
     times, last, gap = torch.zeros(n), torch.zeros(n), torch.zeros(n)
     for p in range(1, passes + 1):
-        chosen = turns.take(weight, 80, 0.25, seen, draw)
+        chosen = round_robin.take(weight, 80, 0.25, seen, draw)
         assert len(chosen.unique()) == 80
         gap[chosen] = torch.maximum(gap[chosen], p - last[chosen])
         last[chosen] = p
@@ -341,21 +341,23 @@ def test_staggered_selections_are_alike_and_take_their_share_of_each_part() -> N
     weight, seen = torch.rand(n, generator=torch.Generator().manual_seed(1)), torch.zeros(n, dtype=torch.bool)
     means, parts = {}, {}
     for seed in (3, None):
-        turns = Turns(n, seed)
-        even = [turns.take(weight, count, 1.0, seen, draw) for _ in range(6)]
+        round_robin = RoundRobin(n, seed)
+        even = [round_robin.take(weight, count, 1.0, seen, draw) for _ in range(6)]
         parts[seed] = [torch.bincount(chosen // 30, minlength=10) for chosen in even]
-        turns = Turns(n, seed)
-        weights = [weight[turns.take(weight, count, 0.7, seen, draw)].mean() for _ in range(6)]
+        round_robin = RoundRobin(n, seed)
+        weights = [weight[round_robin.take(weight, count, 0.7, seen, draw)].mean() for _ in range(6)]
         means[seed] = max(weights) - min(weights)
     assert means[3] < 0.1 < 0.3 < means[None], "else heavy and light samples take turns as wholes"
     assert all(bool(((part - 15).abs() <= 2).all()) for part in parts[3])
     assert int((parts[None][0] - 15).abs().max()) > 2, (
         "all are due alike: a random draw, of which parts get unlike shares"
     )
-    unseen = Turns(n, 3).take(weight, count, 1.0, ~seen, draw)  # no first pass over everything
+    unseen = RoundRobin(n, 3).take(weight, count, 1.0, ~seen, draw)  # no first pass over everything
     assert bool(((torch.bincount(unseen // 30, minlength=10) - 15).abs() <= 2).all())
-    assert not torch.equal(Turns(n, 3).due, Turns(n, 4).due)
-    assert Agent(ScoreTable(n), 3, AgentOptions()).turns.due.equal(Turns(n, 3).due), "staggered by default"
+    assert not torch.equal(RoundRobin(n, 3).priority, RoundRobin(n, 4).priority)
+    assert Agent(ScoreTable(n), 3, AgentOptions()).round_robin.priority.equal(RoundRobin(n, 3).priority), (
+        "staggered by default"
+    )
 
 
 def test_levels_compare_within_a_pass_and_average_over_passes() -> None:

@@ -1,7 +1,7 @@
 """What a run leaves, without a toolbox: for every strategy, whatever fails, in folders of any name."""
 
+import io
 import json
-import logging
 import math
 import os
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from class_rows import some_classes
 from PIL import Image
 
 from det_seg_agent import Selection, Selector, Strategy
-from det_seg_agent.reporting import report
 from det_seg_agent.reporting.report import STATS, Report
 from det_seg_agent.reporting.trace import read
 from det_seg_agent.strategies import strategy_names
 
 SAMPLES, PASSES = 40, 6
 PICTURES = ("agent.png", "most_selected.jpg", "least_selected.jpg")
+DRAWN = ("det_seg_agent.reporting.plots.plot_run", "det_seg_agent.reporting.sheets.contact_sheets")
 
 
 class First(Strategy):
@@ -143,11 +143,11 @@ def failing(error: BaseException) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("error", FAULTS, ids=lambda error: type(error).__name__)
 def test_nothing_that_only_shows_a_run_can_end_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, messages: io.StringIO, error: Exception
 ) -> None:
     made = report_of(tmp_path)
-    for name in ("plot_run", "contact_sheets"):
-        monkeypatch.setattr(report, name, failing(error))
+    for name in DRAWN:
+        monkeypatch.setattr(name, failing(error))
     assert made.trace is not None
     monkeypatch.setattr(made.trace, "write", failing(error))
     monkeypatch.setattr(made.trace, "drop_from", failing(error))
@@ -156,26 +156,26 @@ def test_nothing_that_only_shows_a_run_can_end_it(
     closing = made.end({"quality": 3})
     assert "trained on" in closing
     assert json.loads((tmp_path / "metrics.json").read_text())["quality"] == 3
-    lines = capsys.readouterr().err.splitlines()
+    lines = [line for line in messages.getvalue().splitlines() if line.startswith("det_seg_agent: ")]
     assert [line.partition(" cannot")[0] for line in lines] == [
         f"det_seg_agent: {what}" for what in ("the trace", "the plot", "the contact sheets")
     ], "once of each"
     assert all("the run goes on" in line and (str(error) or type(error).__name__) in line for line in lines)
 
 
-@pytest.mark.parametrize("name", ["plot_run", "contact_sheets"])
+@pytest.mark.parametrize("name", DRAWN)
 def test_the_figures_are_written_before_the_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """A stop while a picture is drawn leaves them; and it does stop."""
     made = whole_run(tmp_path)
-    monkeypatch.setattr(report, name, failing(KeyboardInterrupt()))
+    monkeypatch.setattr(name, failing(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         made.end()
     assert json.loads((tmp_path / "metrics.json").read_text())["passes"] == PASSES
 
 
-def test_a_damaged_trace_is_read_without_its_damaged_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_trace_is_read_without_its_damaged_files(tmp_path: Path, messages: io.StringIO) -> None:
     made = whole_run(tmp_path)
     trace = tmp_path / "trace"
     whole = (trace / "pass_0001.parquet").read_bytes()
@@ -190,7 +190,7 @@ def test_a_damaged_trace_is_read_without_its_damaged_files(tmp_path: Path, capsy
     assert table is not None and sorted(set(table["pass"].to_pylist())) == [4, 5]
     made.end()
     assert all((tmp_path / name).is_file() for name in ("metrics.json", *PICTURES))
-    assert capsys.readouterr().err.count("left out") == 1
+    assert messages.getvalue().count("left out") == 1
 
 
 def test_a_picture_that_cannot_be_written_leaves_the_one_before(
@@ -211,7 +211,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_one_before(
     assert not list(tmp_path.glob(".*.part"))
 
 
-def test_names_of_any_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_of_any_bytes(tmp_path: Path, messages: io.StringIO) -> None:
     """A folder and images whose names are no UTF-8, as a zip made on Windows unpacks on Linux."""
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xe9cran\n"))
     folder.mkdir()
@@ -226,10 +226,23 @@ def test_names_of_any_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert all((folder / name).stat().st_size > 1000 for name in PICTURES)
     table = read(folder / "trace")
     assert table is not None and len(table) == PASSES * SAMPLES
-    assert capsys.readouterr().err == ""
+    assert "cannot" not in messages.getvalue()
     (folder / "trace/pass_0001.parquet").write_bytes(b"")
     made.finish()
-    assert "d\\udce9cran\\n/trace/pass_0001.parquet cannot be read" in capsys.readouterr().err
+    assert "d\\udce9cran\\n/trace/pass_0001.parquet cannot be read" in messages.getvalue()
+
+
+def test_loggers_get_the_pictures_and_one_that_fails_ends_nothing(tmp_path: Path, messages: io.StringIO) -> None:
+    made, got = whole_run(tmp_path), dict[str, Any]()
+    made.show(got.__setitem__)
+    assert got == {}, "there are none before the end"
+    made.end()
+    made.show(got.__setitem__)
+    assert list(got) == [path.name for path in made.pictures] and set(PICTURES) <= set(got)
+    assert all(image.ndim == 3 and image.shape[2] == 3 and image.dtype == "uint8" for image in got.values())
+    made.show(failing(ConnectionError("the server is away")))
+    made.show(failing(ConnectionError("the server is away")))
+    assert messages.getvalue().count("cannot be written (the server is away): they are in the run's folder") == 1
 
 
 # Panel and closing sentence -----------------------------------------------------------------------------------------
@@ -246,20 +259,6 @@ def test_panel_and_closing_tell_the_same_budget(
     budget = f"{made.cost()['budget']:.0%}"
     assert f"about {budget} of the images of full training, padding included" in made.panel()
     assert f"(budget {budget}, padding included)" in made.closing(5)
-
-
-def test_the_panel_goes_to_the_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with caplog.at_level(logging.INFO, "det_seg_agent"):
-        report_of(tmp_path).begin(0)
-    assert "saves 40%" in caplog.text
-    caplog.clear()
-    made = report_of(tmp_path)
-    made.log = logging.getLogger("quiet")
-    made.log.setLevel(logging.ERROR)
-    made.begin(0)
-    assert caplog.text == "" and capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("strategy", ["infobatch", "afss"])

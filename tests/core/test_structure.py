@@ -12,10 +12,11 @@ TOOLBOXES = {"ultralytics", "mmengine", "mmseg", "mmcv", "pycocotools"}
 
 # From the bottom to the top: a module imports from its own layer and from those below.
 LAYERS = (
-    {"errors", "files", "seeding", "schedule", "version"},
+    {"errors", "files", "messages", "seeding", "schedule", "version"},
     {"ranks", "settings", "sampler", "fingerprint", "features", "signals", "sums", "classes"},
-    {"table"},
+    {"table", "pass_report"},
     {"strategies"},
+    {"pass_signals"},
     {"selector"},
     {"reporting"},
     {"hosts", "scenes"},

@@ -1,6 +1,7 @@
 """Detection under faults: kills, other data and models, NaN, memory, broken images, a full disk, many passes."""
 
 import gc
+import io
 import json
 import os
 import random
@@ -211,7 +212,7 @@ def test_a_broken_image_is_named_and_the_run_can_go_on(model_yaml: str, data_yam
 
 
 def test_a_full_disk_costs_the_trace_and_not_the_run(
-    model_yaml: str, data_yaml: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model_yaml: str, data_yaml: str, tmp_path: Path, log: io.StringIO
 ) -> None:
     class Full(TRAINER):  # type: ignore[misc,valid-type]
         def _on_train_epoch_end(self) -> None:
@@ -227,7 +228,7 @@ def test_a_full_disk_costs_the_trace_and_not_the_run(
     trainer = fit(model_yaml, data_yaml, tmp_path, "run", Full, **RUN)
     table = read(trainer.save_dir / "trace")
     assert table is not None and sorted(set(table["pass"].to_pylist())) == [0, 3]
-    told = capsys.readouterr().err
+    told = log.getvalue()
     assert told.count("the trace cannot be written") == 1 and "pass 2 is missing" in told
     assert not list((trainer.save_dir / "trace").glob(".*.part"))
     assert (trainer.save_dir / "agent.png").stat().st_size > 1000

@@ -301,6 +301,6 @@ def test_a_plain_pass_may_expect_another_number_of_passes() -> None:
     for p, passes in enumerate((100, 8, 8, 4)):
         counts.append(len(selector.begin_pass(p, passes)))
         selector.observe(selector.selection.indices, *torch.ones(2, counts[-1]), torch.ones(counts[-1], 3))
-        selector.end_pass(shown=selector.selection.indices[:5] if p == 3 else None)
+        selector.end_pass(trained_on=selector.selection.indices[:5] if p == 3 else None)
     assert counts == [20, 10, 10, 20] and selector.total_passes == 4
     assert len(selector.begin_pass(4)) == 20 and selector.total_passes == 4

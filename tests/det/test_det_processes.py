@@ -83,8 +83,8 @@ def one_process(ranks: list[dict[str, Any]]) -> Selector:
                 buffer.add(**{name: value for name, value in given.items() if name != "class_counts"})
             sums = SampleSums(48, FeatureStore(48))
             sums.add(*Drift().push(buffer.drain(), last=True))
-            selector.sums.merge(*sums.block(0, 0))
-        selector.buffer.projector.in_features = buffer.projector.in_features
+            selector.signals._sums.merge(*sums.block(0, 0))
+        selector.signals.buffer.projector.in_features = buffer.projector.in_features
         selector.end_pass(sum(len(rank["shown"][p]) for rank in ranks))
     return selector
 

@@ -322,18 +322,19 @@ def test_masks_are_judged_by_outlines(scenes: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["yolov8n-seg", "yolov8n-cls", "rtdetr"])
-def test_the_command_line_picks_the_trainer_and_judges(name: str, scenes: Path, tmp_path: Path, capsys: Any) -> None:
+def test_the_command_line_picks_the_trainer_and_judges(
+    name: str, scenes: Path, tmp_path: Path, log: io.StringIO
+) -> None:
     file = write_head(tmp_path, name)
     data = write_data(scenes, "classify", tmp_path) if name.endswith("cls") else scenes
     words = [f"{k}={v}" for k, v in {**TINY, "epochs": 1, "project": tmp_path, "name": "cli"}.items()]
     assert main([f"model={file}", f"data={data}", "agent.ratio=0.5", "workers=0", *words]) == 0
     result = json.loads((tmp_path / "cli/metrics.json").read_text())
-    out = capsys.readouterr().out
     if name.endswith("cls"):
-        assert "metrics/accuracy_top1" in result["host"] and "coco" not in result and "accuracy_top1" in out
+        assert "metrics/accuracy_top1" in result["host"] and "coco" not in result and "accuracy_top1" in log.getvalue()
     else:
         assert len(result["coco"]) == 12 and result["judged_on"].endswith("instances_val.json")
-        assert ("coco_segm" in result) == name.endswith("seg") == ("pycocotools, segm" in out)
+        assert ("coco_segm" in result) == name.endswith("seg") == ("pycocotools, segm" in log.getvalue())
 
 
 @pytest.mark.parametrize("head", [head for head in HEADS if head.reason], ids=lambda head: head.name)

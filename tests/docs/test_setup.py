@@ -54,7 +54,8 @@ def pins(where: dict[str, str]) -> dict[str, Version]:
 def needed(where: dict[str, str]) -> Iterator[Requirement]:
     """Yield our own requirements with those of all extras, and those of the installed packages that are pinned."""
     extras = PROJECT["optional-dependencies"]
-    yield from map(Requirement, [*PROJECT["dependencies"], *(line for lines in extras.values() for line in lines)])
+    ours = map(Requirement, [*PROJECT["dependencies"], *(line for lines in extras.values() for line in lines)])
+    yield from (requirement for requirement in ours if requirement.name != PROJECT["name"])  # an extra within others
     for name, version in pins(where).items():
         try:
             found = distribution(name)

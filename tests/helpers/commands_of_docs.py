@@ -52,8 +52,10 @@ def check(words: list[str]) -> None:
 
 
 def pip(words: list[str]) -> None:
-    """An install names extras of pyproject.toml."""
+    """An install names extras of pyproject.toml, or none."""
     assert words[0] == "install" and len(words) == 2
+    if words[1] == ".":
+        return
     extras = re.fullmatch(r"\.\[(.*)\]", words[1])
     known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert extras is not None and set(extras[1].split(",")) <= set(known)

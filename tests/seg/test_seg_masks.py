@@ -1,5 +1,6 @@
 """Masks are looked at whole, once, where they are loaded; and what lists of images may hold."""
 
+import io
 import os
 import pickle
 from pathlib import Path
@@ -33,16 +34,6 @@ LOAD = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]
 CROP = {"type": "CenterCrop", "crop_size": (16, 16)}
 PACK = {"type": "PackSegInputs"}
 PLAIN = [*LOAD, CROP, PACK]
-
-
-class Log:
-    """Keeps warnings."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def warning(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def model_of(**heads: dict[str, Any]) -> Any:
@@ -108,7 +99,7 @@ PIPELINES: dict[str, list[dict[str, Any]]] = {
 def test_a_bad_pixel_outside_the_crop_is_found(name: str, tmp_path: Path) -> None:
     data(tmp_path, label=but(2, spoilt()))
     dataset = dataset_of(tmp_path, PIPELINES[name])
-    Masks(dataset, model_of(), Log())
+    Masks(dataset, model_of())
     assert all("data_samples" in dataset[i] for i in (0, 1, 3))
     with pytest.raises(MaskError, match=r"2.png: the mask holds 9, and model.decode_head.num_classes=5 allows 0 to 4"):
         dataset[2]
@@ -127,7 +118,7 @@ def joined(root: Path, **more: Any) -> Any:
 def test_parts_of_a_joined_data_set_are_checked_each(tmp_path: Path) -> None:
     dataset = joined(tmp_path)
     assert len(image_paths(dataset)) == 6
-    Masks(dataset, model_of(), Log())
+    Masks(dataset, model_of())
     for good in (0, 1, 2, 3, 5):
         assert "data_samples" in dataset[good]
     with pytest.raises(MaskError, match=r"b/data/masks/train/1.png: the mask holds 9"):
@@ -145,7 +136,7 @@ def test_a_class_balanced_data_set_trains_unless_it_repeats(tmp_path: Path, thre
             image_paths(dataset)
         return
     assert len(image_paths(dataset)) == 6
-    Masks(dataset, model_of(), Log())
+    Masks(dataset, model_of())
     with pytest.raises(MaskError, match=r"2.png: the mask holds 9"):
         dataset[2]
 
@@ -153,7 +144,7 @@ def test_a_class_balanced_data_set_trains_unless_it_repeats(tmp_path: Path, thre
 def test_workers_check_a_sample_once_among_them(tmp_path: Path) -> None:
     data(tmp_path)
     dataset = dataset_of(tmp_path)
-    masks = Masks(dataset, model_of(), Log())
+    masks = Masks(dataset, model_of())
     loader = DataLoader(dataset, 2, num_workers=2, collate_fn=list)
     assert len(list(loader)) == 3
     assert [check.seen.tolist() for check in masks.checks] == [[1] * 6]
@@ -202,7 +193,7 @@ def test_what_a_mask_may_hold_follows_the_heads(
     for values, fails in ((good, False), *(([value], True) for value in bad)):
         Image.fromarray(np.resize(np.array(values, np.uint8), (64, 64))).save(tmp_path / "data/masks/train/0.png")
         dataset = dataset_of(tmp_path)
-        Masks(dataset, model, Log())
+        Masks(dataset, model)
         if not fails:
             assert "data_samples" in dataset[0]
             continue
@@ -221,7 +212,7 @@ def test_values_count_as_the_loss_gets_them(tmp_path: Path) -> None:
     """After `reduce_zero_label` and the data set's own classes."""
     data(tmp_path, 2, label=but(1, spoilt(6)))
     dataset = dataset_of(tmp_path, reduce_zero_label=True)
-    masks = Masks(dataset, model_of(), Log())
+    masks = Masks(dataset, model_of())
     assert "data_samples" in dataset[0]
     assert masks.values.nonzero().flatten().tolist() == [0, 1, 2, 3, 255]
     with pytest.raises(MaskError, match=r"1.png: the mask holds 5 \(1 more in the file, by reduce_zero_label\)"):
@@ -232,7 +223,7 @@ def test_values_count_as_the_loss_gets_them(tmp_path: Path) -> None:
     mapped = some(
         img_suffix=".png", data_prefix=dataset.data_prefix, pipeline=PLAIN, metainfo={"classes": tuple("abcdf")}
     )
-    masks = Masks(mapped, model_of(), Log())
+    masks = Masks(mapped, model_of())
     assert "data_samples" in mapped[1] and int(masks.values[4]) == 1
 
 
@@ -240,7 +231,7 @@ def test_values_count_as_the_loss_gets_them(tmp_path: Path) -> None:
 def test_a_mask_has_its_images_size(size: tuple[int, int], said: str, tmp_path: Path) -> None:
     data(tmp_path, label=but(1, mask(1).resize(size, Image.Resampling.NEAREST)))
     dataset = dataset_of(tmp_path)
-    Masks(dataset, model_of(), Log())
+    Masks(dataset, model_of())
     assert "data_samples" in dataset[0]
     with pytest.raises(MaskError, match=rf"1.png: the mask has {said} pixels, its image 64 x 64"):
         dataset[1]
@@ -249,7 +240,7 @@ def test_a_mask_has_its_images_size(size: tuple[int, int], said: str, tmp_path: 
 def test_a_mask_has_one_channel(tmp_path: Path) -> None:
     data(tmp_path, label=but(1, Image.new("RGB", (64, 64), "red")))
     dataset = dataset_of(tmp_path)
-    Masks(dataset, model_of(), Log())
+    Masks(dataset, model_of())
     with pytest.raises(MaskError, match=r"1.png: the mask has shape \(64, 64, 3\), .*Convert colours to indices"):
         dataset[1]
 
@@ -257,7 +248,7 @@ def test_a_mask_has_one_channel(tmp_path: Path) -> None:
 def test_what_a_transform_puts_in_is_found_at_the_first_showing(tmp_path: Path) -> None:
     data(tmp_path)
     dataset = dataset_of(tmp_path, [*LOAD, {"type": "Fill", "value": 200}, PACK])
-    masks = Masks(dataset, model_of(), Log())
+    masks = Masks(dataset, model_of())
     samples = [dataset[i]["data_samples"] for i in (3, 1)]
     with pytest.raises(MaskError, match=r"3.png: the mask holds 200 after the training pipeline"):
         masks.check_packed([3, 1], samples)
@@ -266,14 +257,14 @@ def test_what_a_transform_puts_in_is_found_at_the_first_showing(tmp_path: Path) 
         masks.check_packed([0], [flat])
 
 
-def test_padding_that_a_loss_would_fail_on_is_said(tmp_path: Path) -> None:
+def test_padding_that_a_loss_would_fail_on_is_said(tmp_path: Path, messages: io.StringIO) -> None:
     data(tmp_path)
-    log = Log()
     heads = {"decode_head": {"ignore_index": 0}, "auxiliary_head": {"ignore_index": 0}}
-    Masks(dataset_of(tmp_path), model_of(**heads), log)
-    assert len(log.lines) == 1 and "seg_pad_val=255" in log.lines[0] and log.lines[0].endswith("Set seg_pad_val=0.")
-    Masks(dataset_of(tmp_path), model_of(data_preprocessor={"seg_pad_val": 0}, **heads), log)
-    assert len(log.lines) == 1
+    Masks(dataset_of(tmp_path), model_of(**heads))
+    [line] = messages.getvalue().splitlines()
+    assert "seg_pad_val=255" in line and line.endswith("Set seg_pad_val=0.")
+    Masks(dataset_of(tmp_path), model_of(data_preprocessor={"seg_pad_val": 0}, **heads))
+    assert len(messages.getvalue().splitlines()) == 1
 
 
 # Runs ---------------------------------------------------------------------------------------------------------------

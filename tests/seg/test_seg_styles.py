@@ -184,6 +184,8 @@ def test_a_run_tells_its_recipes_batch_once(scenes: Path, tmp_path: Path) -> Non
     assert run(scenes, {"work_dir": tmp_path / "run", **given, "train_cfg.max_iters": 6}) == 0
     text = next((tmp_path / "run").glob("*/*.log")).read_text()
     assert text.count("own_4xb4.py is for 16 images in a batch, over all processes; this run has 1 x 8.") == 1
+    assert text.count(" - det_seg_agent - INFO - ") >= 4, "the budget, the panel, passes and the closing sentence"
+    assert text.count("images of full training, padding included: saves") == text.count("trained on ") == 1
 
 
 def flat(value: Any, at: str = "") -> dict[str, Any]:

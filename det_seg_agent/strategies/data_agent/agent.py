@@ -15,7 +15,7 @@ from det_seg_agent.strategies.data_agent.options import AgentOptions
 from det_seg_agent.strategies.data_agent.ppo import BetaPolicy, PpoConfig
 from det_seg_agent.strategies.data_agent.reward import quality, ranks, reward
 from det_seg_agent.strategies.data_agent.state import ENTROPY, Levels
-from det_seg_agent.strategies.weights_to_selection import Turns
+from det_seg_agent.strategies.weights_to_selection import RoundRobin
 from det_seg_agent.sums import SampleSignals
 
 ROWS = 8192  # samples that the policy scores at a time: they fit a processor's cache
@@ -34,7 +34,7 @@ class Agent(PpoStrategy):
         self.feature_dim = options.feature_dim
         self.needs_sufficiency = options.difficulty == "insufficiency"
         self.levels = Levels(len(table), options.memory)
-        self.turns = Turns(len(table), seed)
+        self.round_robin = RoundRobin(len(table), seed)
 
     def observe(self, samples: SampleSignals, pass_index: int, total_passes: int) -> None:
         """Update levels and feature statistics from a pass, then train the policy."""
@@ -92,14 +92,16 @@ class Agent(PpoStrategy):
         if self.ppo is not None:
             table.score = self._weights(self.ppo.policy)
         ties = generator(self.seed, "ties", request.pass_index)
-        return Selection(self.turns.take(table.score, request.count, self.options.floor, table.never_seen(), ties))
+        return Selection(
+            self.round_robin.take(table.score, request.count, self.options.floor, table.never_seen(), ties)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return policy, optimizer, reward statistics, levels, and the round-robin's priorities."""
-        return {**super().state_dict(), "due": self.turns.due, "levels": self.levels.state_dict()}
+        return {**super().state_dict(), "due": self.round_robin.priority, "levels": self.levels.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
         super().load_state_dict(state)
         self.levels.load_state_dict(state["levels"])
-        self.turns.due = state["due"].clone()
+        self.round_robin.priority = state["due"].clone()
