@@ -1,12 +1,12 @@
-"""Run the tests of detection against several versions of Ultralytics, and write the result to docs/hosts.md.
+"""Check our promises with many versions of Ultralytics, and write the table of docs/hosts.md.
 
-Usage: `python tools/check_hosts.py [VERSION ...]`. The default is the lowest version of the range in pyproject.toml and
-the newest one in it that pip finds. Each version is installed into its own folder, which precedes the environment on
-the path; the environment does not change. MMEngine, MMSegmentation and mmcv have one supported version each, which
-`make test` covers.
+Usage: `python tools/check_hosts.py [--write] [VERSION ...]`. Each version is installed into a folder of its own, with
+those of its requirements that the environment does not meet (NumPy, for example), and the folder precedes the
+environment on the path; the environment does not change. `host_promises.py` runs in each, in a process of its own.
 """
 
 import argparse
+import json
 import os
 import platform
 import re
@@ -14,97 +14,125 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import requires, version
+from collections.abc import Iterable
+from importlib.metadata import Distribution, PackageNotFoundError, distributions, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs/hosts.md"
 MARKS = ("<!-- result -->", "<!-- end of result -->")
 HOST = "ultralytics"
-COUNT = re.compile(r"(\d+) (passed|failed|error)")
+VERSIONS = ("8.3.0", "8.3.100", "8.3.200", "8.4.0", "8.4.60", "8.4.120", "8.4.160")  # and the newest
+BESIDE = "installed beside it"
+NUMPY_1 = ("pyarrow<21", "pandas<2.3", "pytz")  # later ones need NumPy 2
+LARGE = ("torch", "torchvision")  # never installed beside the environment
 
 
-def supported() -> SpecifierSet:
-    """Return the host's version range from the installed metadata."""
-    found = [Requirement(line) for line in requires("det_seg_agent") or []]
-    return next(requirement.specifier for requirement in found if requirement.name == HOST)
+def ranges() -> list[str]:
+    """Return the requirements of the extras in pyproject.toml, as lines of metadata."""
+    lines, extra = [], ""
+    for line in (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines():
+        if found := re.match(r"(\w+) = \[", line):
+            extra = found[1]
+        elif extra in ("report", "det", "seg"):
+            lines += [f'{text}; extra == "{extra}"' for text in re.findall(r'"([^"]+)"', line.partition("  #")[0])]
+    return lines
 
 
-def ends(specifier: SpecifierSet) -> list[str]:
-    """Return the lowest version of the range and the newest available one in it."""
-    lowest = next(part.version for part in specifier if part.operator == ">=")
+def newest() -> str:
+    """Return the newest version that pip finds in the range of pyproject.toml."""
     command = [sys.executable, "-m", "pip", "index", "versions", HOST]
     listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     names = re.search(r"Available versions: (.*)", listed)
-    known = [Version(name.strip()) for name in names[1].split(",")] if names else []
-    newest = max((v for v in known if v in specifier), default=Version(lowest))
-    return list(dict.fromkeys([lowest, str(newest)]))
+    specifier = next(r.specifier for r in map(Requirement, ranges()) if r.name == HOST)
+    return str(max(v for v in map(Version, names[1].split(", ") if names else []) if v in specifier))
 
 
-def check(wanted: str, tests: list[str]) -> dict[str, str]:
-    """Install a version beside the environment, run the tests with it and return a row of the table."""
-    with tempfile.TemporaryDirectory() as folder:
-        install = ["-m", "pip", "install", "-q", "--no-deps", "--target", folder, f"{HOST}=={wanted}"]
-        subprocess.run([sys.executable, *install], check=True)
-        # A host outside the range is refused on import, so a copy of our metadata allows this version.
-        allow(Path(folder), wanted)
-        path = os.pathsep.join([folder, str(ROOT), os.environ.get("PYTHONPATH", "")])
-        environment = {**os.environ, "PYTHONPATH": path, "YOLO_CONFIG_DIR": f"{folder}/settings"}
-        started = time.time()
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        seconds = time.time() - started
-    print(done.stdout[-3000:], done.stderr[-1000:])
-    counts = {kind: number for number, kind in COUNT.findall(done.stdout[-500:])}
-    broken = re.findall(r"^(?:FAILED|ERROR) (?:\S+::)?(\S+)", done.stdout, re.M)
-    failed = str(int(counts.get("failed", 0)) + int(counts.get("error", 0)))
-    row = {"ultralytics": wanted, "passed": counts.get("passed", "0"), "failed": failed, "s": f"{seconds:.0f}"}
-    return {**row, "which": ", ".join(dict.fromkeys(name.partition("[")[0] for name in broken)) or "-"}
-
-
-def allow(folder: Path, wanted: str) -> None:
-    """Write a copy of our metadata that allows this version of the host; it shadows the installed metadata."""
-    lines = [
-        f'Requires-Dist: {line.split(";")[0]}; extra == "det"'
-        for line in requires("det_seg_agent") or []
-        if "det" in line
+def install(wanted: str, folder: Path) -> list[str]:
+    """Install a version, and what it needs and the environment lacks, into a folder; return the latter."""
+    pip(folder, [f"{HOST}=={wanted}"])
+    lacking = [
+        f"{requirement.name}{requirement.specifier}"
+        for requirement in map(Requirement, needs(distributions(path=[str(folder)])))
+        if (requirement.marker is None or requirement.marker.evaluate({"extra": ""}))
+        and requirement.name not in LARGE
+        and not meets(requirement)
     ]
-    lines = [f'Requires-Dist: {HOST}=={wanted}; extra == "det"' if HOST in line else line for line in lines]
-    target = folder / f"det_seg_agent-{version('det_seg_agent')}.dist-info"
-    target.mkdir()
-    head = ["Metadata-Version: 2.1", "Name: det_seg_agent", f"Version: {version('det_seg_agent')}"]
-    (target / "METADATA").write_text("\n".join([*head, *lines]) + "\n")
+    if any(Requirement(line).name == "numpy" and "2.0.0" not in Requirement(line).specifier for line in lacking):
+        lacking += NUMPY_1
+    if lacking:
+        pip(folder, lacking)
+    return lacking
+
+
+def needs(found: Iterable[Distribution]) -> list[str]:
+    """Return the requirements of the host among distributions."""
+    return next((each.requires or [] for each in found if each.metadata["Name"] == HOST), [])
+
+
+def meets(requirement: Requirement) -> bool:
+    """Return whether the environment meets a requirement."""
+    try:
+        return version(requirement.name) in requirement.specifier
+    except PackageNotFoundError:
+        return False
+
+
+def pip(folder: Path, wanted: list[str]) -> None:
+    """Install packages without theirs into a folder."""
+    options = ["-q", "--no-deps", "--upgrade", "--target", str(folder)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, *wanted], check=True)
+
+
+def check(wanted: str) -> dict[str, str]:
+    """Install a version beside the environment, check the promises with it and return a row of the table."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        beside = install(wanted, folder)
+        # The installed metadata may have another range; this copy of pyproject's shadows it.
+        metadata = folder / f"det_seg_agent-{version('det_seg_agent')}.dist-info/METADATA"
+        metadata.parent.mkdir()
+        head = ["Metadata-Version: 2.1", "Name: det_seg_agent", f"Version: {version('det_seg_agent')}"]
+        metadata.write_text("\n".join([*head, *(f"Requires-Dist: {line}" for line in ranges())]) + "\n")
+        path = os.pathsep.join([name, str(ROOT), os.environ.get("PYTHONPATH", "")])
+        settings = {"PYTHONPATH": path, "YOLO_CONFIG_DIR": f"{name}/settings", "YOLO_OFFLINE": "1"}
+        started = time.time()
+        command = [sys.executable, str(ROOT / "tools/host_promises.py")]
+        done = subprocess.run(command, cwd=name, env={**os.environ, **settings}, capture_output=True, text=True)
+    print(f"{wanted}: {time.time() - started:.0f} s", file=sys.stderr)
+    last = (done.stdout.strip().splitlines() or [""])[-1]
+    if not last.startswith("{"):
+        print(done.stderr[-3000:], file=sys.stderr)
+        return {HOST: wanted, "failed": f"failed: {(done.stderr.strip().splitlines() or ['?'])[-1][:100]}"}
+    kept = {promise: broken or "yes" for promise, broken in json.loads(last).items()}
+    return {HOST: wanted, **kept, BESIDE: ", ".join(f"`{line}`" for line in beside) or "-"}
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """Format rows as a Markdown table."""
-    heads = list(rows[0])
-    lines = [heads, ["---"] * len(heads), *(list(row.values()) for row in rows)]
+    """Format rows as a Markdown table; a row that lacks a column failed."""
+    heads = max((list(row) for row in rows), key=lambda names: len(names))
+    lines = [heads, ["---"] * len(heads), *([row.get(head, "failed") for head in heads] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main() -> int:
-    """Check the versions; return 1 if a test failed or none passed."""
+    """Check the versions; return 1 if a promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("versions", nargs="*", help="versions of ultralytics; by default both ends of the range")
-    parser.add_argument("--tests", nargs="+", default=["tests"], help="what pytest runs")
-    parser.add_argument("--write", action="store_true", help="write the result to docs/hosts.md")
+    parser.add_argument("versions", nargs="*", help=f"versions of {HOST}; by default the table's and the newest")
+    parser.add_argument("--write", action="store_true", help="write the table to docs/hosts.md")
     options = parser.parse_args()
-    rows = [check(wanted, options.tests) for wanted in options.versions or ends(supported())]
+    rows = [check(wanted) for wanted in options.versions or dict.fromkeys([*VERSIONS, newest()])]
     text = table(rows)
     print(text)
     if options.write:
-        packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "mmengine", "mmsegmentation", "mmcv-lite"))
-        day = time.strftime("%Y-%m-%d")
-        note = f"{day}, `{' '.join(options.tests)}` on Python {platform.python_version()}, {packages}:"
+        note = f"{time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, torch {version('torch')}:"
         before, _, rest = DOCS.read_text(encoding="utf-8").partition(MARKS[0])
         after = rest.partition(MARKS[1])[2]
         DOCS.write_text(f"{before}{MARKS[0]}\n{note}\n\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
-    return int(any(row["failed"] != "0" or row["passed"] == "0" for row in rows))
+    return int(any(value != "yes" for row in rows for name, value in row.items() if name not in (HOST, BESIDE)))
 
 
 if __name__ == "__main__":

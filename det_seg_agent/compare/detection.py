@@ -123,9 +123,8 @@ class Detection:
         Raises:
             ConfigError: if the training fails on its input, or did not evaluate the weights.
         """
-        from ultralytics.utils.torch_utils import unwrap_model
-
         from det_seg_agent.det.cli import train
+        from det_seg_agent.det.compat import unwrap_model
 
         host = self.arguments()
         full_epochs, run = int(self.cell.host["epochs"]), self.folder / "run"

@@ -70,10 +70,10 @@ def read_config(what: str, path: Any, find: Any = str) -> dict[str, Any]:
     Raises:
         ConfigError: if the file cannot be read, is not a mapping or contains a date.
     """
-    from ultralytics.utils import YAML
+    from det_seg_agent.det.compat import load_yaml
 
     try:
-        content = YAML.load(find(path))
+        content = load_yaml(find(path))
     except (OSError, ValueError, TypeError, AssertionError) as error:
         raise ConfigError(
             f"{what}{path}: {one_line(error).rstrip('.')}. Give a YAML file with a mapping of keys to values."
@@ -93,7 +93,9 @@ def split(merged: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         ConfigError: for an unknown key, or a mode other than training.
     """
-    from ultralytics.cfg import DEFAULT_CFG_DICT, check_dict_alignment
+    from ultralytics.cfg import DEFAULT_CFG_DICT
+
+    from det_seg_agent.det.compat import check_keys, takes_save_dir
 
     host: dict[str, Any] = {}
     agent: dict[str, Any] = {}
@@ -109,9 +111,11 @@ def split(merged: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     if options:
         agent.setdefault("options", options)
     try:
-        check_dict_alignment(dict(DEFAULT_CFG_DICT), host, allowed_custom_keys=set(host))
+        check_keys(dict(DEFAULT_CFG_DICT), host)
     except TypeError as error:
         raise ConfigError(one_line(error)) from error
+    if "save_dir" in host and not takes_save_dir():
+        raise ConfigError("save_dir= is not known to this version of Ultralytics; give project= and name=.")
     for key in host:
         if key not in DEFAULT_CFG_DICT and key not in MORE_KEYS:
             raise ConfigError(unknown_key(key, list(_defaults())))

@@ -136,13 +136,15 @@ def check_host(host: dict[str, Any], task: str) -> Path:
     Raises:
         ConfigError: if the host refuses its arguments, or the folder cannot be created or contains another run.
     """
-    from ultralytics.cfg import get_cfg, get_save_dir
+    from ultralytics.cfg import get_cfg
     from ultralytics.data.utils import check_det_dataset
     from ultralytics.utils import RANK
 
+    from det_seg_agent.det.compat import run_folder
+
     with input_errors("ultralytics", "ultralytics"):
         args = get_cfg(overrides={**host, "task": task})
-        folder = Path(get_save_dir(args))
+        folder = run_folder(args)
     if host.get("resume"):
         return Path(host["resume"]).parent
     data = str(host["data"])

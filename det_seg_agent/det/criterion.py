@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from ultralytics.utils.tal import RotatedTaskAlignedAssigner
 
+from det_seg_agent.det.compat import items_of
 from det_seg_agent.det.losses.base import FeatureTap
 from det_seg_agent.det.losses.registry import split_of
 from det_seg_agent.det.losses.sufficiency import SufficiencyTap
@@ -89,9 +90,9 @@ class SignalCriterion:
 
     def _check(self, out: Any) -> None:
         """Warn if the losses of the images do not add up to the host's loss items, as with an unknown formula."""
-        if not (isinstance(out, tuple) and isinstance(out[1], dict)):  # RT-DETR's items are its model's
+        if not isinstance(out, tuple):  # RT-DETR's items are its model's
             return
-        stock = {name: float(value) for name, value in out[1].items()}
+        stock = items_of(self.stock, out[1])
         ours = dict(zip(stock, self.split.parts().sum(0).tolist()))
         wrong = [
             name for name in stock if not abs(ours.get(name, math.nan) - stock[name]) <= NEAR * abs(stock[name]) + NEAR

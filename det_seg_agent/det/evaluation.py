@@ -4,10 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ultralytics.utils import YAML
-
 from det_seg_agent.det.arguments import parse_arguments
 from det_seg_agent.det.coco_convert import prepare_data
+from det_seg_agent.det.compat import load_yaml
 from det_seg_agent.det.judge import RESULT, TASKS, figures_text, validate
 from det_seg_agent.det.judge import evaluate as judged
 from det_seg_agent.errors import ConfigError
@@ -36,7 +35,7 @@ def evaluate_run(folder: Path, words: list[str]) -> dict[str, Any]:
     weights = Path(chosen[-1]) if chosen else best if best.is_file() else last
     if not weights.is_file():
         raise ConfigError(f"weights={weights}: there is no such file; give one of the run's checkpoints.")
-    given = YAML.load(folder / "args.yaml") if (folder / "args.yaml").is_file() else {}
+    given = load_yaml(folder / "args.yaml") if (folder / "args.yaml").is_file() else {}
     settings = {**{key: given[key] for key in KEPT if given.get(key) is not None}, **host}
     data, task = settings.pop("data", None), settings.pop("task", None) or given.get("task", "detect")
     if data is None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ultralytics.data.utils import check_det_dataset
-from ultralytics.utils import RANK, YAML
+from ultralytics.utils import RANK
 
 from det_seg_agent.det.coco_metrics import MOST_DETECTIONS, coco_metrics, format_table, most_objects
+from det_seg_agent.det.compat import save_yaml
 from det_seg_agent.det.keeping import keeping
 from det_seg_agent.det.messages import LOGGER
 from det_seg_agent.det.truth import Truth, choose_json, load_truth
@@ -175,7 +176,7 @@ def conclude(trainer: Any, wall: float, weights: Literal["best", "last"] = "best
     result = {**judged, **cost}
     report.write_metrics(result)
     try:
-        YAML.save(trainer.save_dir / "agent.yaml", trainer.agent_settings.model_dump())
+        save_yaml(trainer.save_dir / "agent.yaml", trainer.agent_settings.model_dump())
     except OSError as error:
         LOGGER.warning(f"agent.yaml is not written: {error}")
     if "differs" in result:

@@ -6,6 +6,8 @@ from torch.nn.functional import pad
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import ops
 
+from det_seg_agent.det.compat import prediction, scaled
+
 
 class KeepingValidator(DetectionValidator):
     """Mixin for the host's validators that stores the final validation's predictions; the host's metrics do not change.
@@ -39,7 +41,7 @@ class KeepingValidator(DetectionValidator):
         if self.kept is None:
             return
         try:
-            for index, pred in enumerate(preds):
+            for index, pred in enumerate(map(prediction, preds)):
                 image = {key: batch[key][index] for key in ("ori_shape", "ratio_pad", "im_file")}
                 image["imgsz"] = batch["img"].shape[2:]
                 if prototypes and len(pred["cls"]):
@@ -54,15 +56,15 @@ class KeepingValidator(DetectionValidator):
         if "masks" in pred and pred["masks"].shape[1:] == tuple(image["ori_shape"]):
             # The host would take masks of this shape for scaled ones (ultralytics 8.4.190); one more column avoids it.
             pred = {**pred, "masks": pad(pred["masks"], (0, 1))}
-        scaled = self.scale_preds(pred, image)
-        boxes = ops.xyxy2ltwh(scaled["bboxes"]).tolist()
+        found = scaled(self, pred, image)
+        boxes = ops.xyxy2ltwh(found["bboxes"]).tolist()
         rows = [
             {"class": int(c), "score": score, "bbox": box}
             for c, score, box in zip(pred["cls"].tolist(), pred["conf"].tolist(), boxes)
         ]
-        if "masks" in scaled:
+        if "masks" in found:
             before, self.jdict = self.jdict, []
-            self.pred_to_json(scaled, image)
+            self.pred_to_json(found, image)
             for row, encoded in zip(rows, self.jdict):
                 row["segmentation"] = encoded["segmentation"]
             self.jdict = before

@@ -6,11 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
-from ultralytics.data.build import ContiguousDistributedSampler
 
+from det_seg_agent.det.compat import optional, setting
 from det_seg_agent.det.dataset import IndexedDataset
 from det_seg_agent.sampler import SelectionSampler
 from det_seg_agent.selector import Selector
+
+# The samplers that do not shuffle; the second one is for rectangular batches in several processes (from 8.4.0).
+IN_ORDER = tuple(cls for cls in (SequentialSampler, optional("data.build", "ContiguousDistributedSampler")) if cls)
 
 
 class SelectionLoader(DataLoader[dict[str, Any]]):
@@ -47,7 +50,7 @@ def shared_arguments(stock: Any, dataset: IndexedDataset) -> dict[str, Any]:
 
 def shuffles(loader: Any) -> bool:
     """Return whether the host's loader shuffles; with `rect` it does so only if all batches have the same shape."""
-    in_order = isinstance(loader.sampler, SequentialSampler | ContiguousDistributedSampler)
+    in_order = isinstance(loader.sampler, IN_ORDER)
     return not in_order and getattr(loader.sampler, "shuffle", True)
 
 
@@ -69,7 +72,7 @@ def needs_whole_batches(args: Any, stride: int) -> bool:
     normalisation would get a single value per channel. It decides both for the full data set (ultralytics 8.4.190).
     """
     smallest = max(stride, int(args.imgsz * (1 - args.multi_scale))) // stride * stride
-    return bool(args.compile) or smallest < 2 * stride
+    return bool(setting(args, "compile")) or smallest < 2 * stride
 
 
 def shown_samples(selector: Selector, images: list[int]) -> Tensor:

@@ -5,8 +5,8 @@ from typing import Any
 
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.utils import RANK
-from ultralytics.utils.torch_utils import unwrap_model
 
+from det_seg_agent.det.compat import unwrap_model, warmup_ends
 from det_seg_agent.det.dataset import seed_process
 from det_seg_agent.det.loader import shown_samples
 from det_seg_agent.det.messages import LOGGER
@@ -68,7 +68,8 @@ class LoopMixin(BaseTrainer):
 
         The host counts batches of full passes, so a shorter pass may end before the warm-up's last batch.
         """
-        if self.args.warmup_epochs > 0 and self.epoch == int(self.args.warmup_epochs) + 1:
+        batches = -(-self._full_images // (self.batch_size or 1))
+        if self.args.warmup_epochs > 0 and self.epoch == warmup_ends(self, batches):
             self.accumulate = self._full_accumulate
             for group in self.optimizer.param_groups:
                 if "momentum" in group:

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 from ultralytics.utils import RANK
-from ultralytics.utils.torch_utils import unwrap_model
 
+from det_seg_agent.det.compat import optimizer_state, unwrap_model
 from det_seg_agent.det.messages import LOGGER
 from det_seg_agent.errors import LIMIT, ConfigError, StateError
 from det_seg_agent.files import replacing
@@ -193,7 +193,7 @@ def grab_training(trainer: Any, batches: int) -> dict[str, Any]:
         "model": model.state_dict(),
         "ema": trainer.ema.ema.state_dict(),
         "updates": trainer.ema.updates,
-        "optimizer": trainer.optimizer.state_dict(),
+        "optimizer": optimizer_state(trainer.optimizer),
         "gradients": gradients,
         "batches": batches,
         "accumulate": trainer.accumulate,

@@ -28,6 +28,41 @@ def visible(quad: np.ndarray, box: np.ndarray) -> float:
     return float(area)
 
 
+def warp(shown: Shown, matrix: Any, width: int, height: int) -> Shown:
+    """Return samples warped by a matrix (3, 3) into an image of `width` x `height` pixels; the visible, or the first.
+
+    Args:
+        shown: what the image shows before.
+        matrix: affine or projective.
+        width: width of the image afterwards, in pixels.
+        height: its height.
+    """
+    matrix, warped, frame = np.asarray(matrix, np.float64), [], corners(0, 0, width, height)
+    for index, quad, weight in shown:
+        points = np.c_[quad, np.ones(4)] @ matrix.T
+        warped.append((index, (points[:, :2] / points[:, 2:]).astype(np.float32), weight))
+    return [item for item in warped if visible(item[1], frame) > 0] or warped[:1]
+
+
+def blend(shown: Shown, other: Shown, factor: float) -> Shown:
+    """Return what an image shows that is `factor` times one and 1 - `factor` times another."""
+    return [(i, q, w * factor) for i, q, w in shown] + [(i, q, w * (1 - factor)) for i, q, w in other]
+
+
+def cut(shown: Shown, other: Shown, box: np.ndarray, width: int, height: int) -> Shown:
+    """Return what an image of `width` x `height` pixels shows after a box (4, 2) of it was filled from another."""
+    frame, result = corners(0, 0, width, height), []
+    for index, quad, weight in shown:
+        area = visible(quad, frame)
+        left = 1 - visible(quad, box) / area if area > 0 else 0.0
+        result.append((index, quad, weight * max(left, 0.0)))
+    for index, quad, weight in other:
+        area, part = cv2.intersectConvexConvex(quad.astype(np.float32), box)
+        if area > 0:
+            result.append((index, part.reshape(-1, 2), weight))
+    return result
+
+
 def shares(shown: Shown, height: int, width: int) -> dict[int, float]:
     """Return the share of each dataset index in an image of `height` x `width` pixels; shares sum to 1."""
     frame = corners(0, 0, width, height)
@@ -118,3 +153,13 @@ class Sources:
         own = [index for index, _, _ in shown] if shown else [] if first is None else [first]
         distinct = list(dict.fromkeys([*own, *self.mixed]))
         return [(index, 1 / len(distinct)) for index in distinct]
+
+
+class Credited:
+    """Mixin for a transform of the host that records the samples it shows.
+
+    Attributes:
+        sources: the record of sources.
+    """
+
+    sources: Sources

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import RANK
-from ultralytics.utils.torch_utils import unwrap_model
 
+from det_seg_agent.det import compat
 from det_seg_agent.det.classes import classes_of
+from det_seg_agent.det.compat import unwrap_model
 from det_seg_agent.det.criterion import SignalCriterion
 from det_seg_agent.det.dataset import IndexedDataset, image_files
 from det_seg_agent.det.heads import check_head
@@ -60,13 +61,14 @@ class AgentTrainerMixin(LoopMixin):
         return type(cls.__name__, (cls,), body)
 
     def __init__(self, *args: Any, **kwargs: Any):
+        compat.check_needed()
         self.selector = None
         self.saved = None
         connect(HOST)  # a run of another toolbox may have connected its own since the import
         super().__init__(*args, **kwargs)
         if self.args.task != self.task:
             raise ConfigError(f"task={self.args.task!r} is not for {type(self).__name__}; valid: {self.task}.")
-        if self.args.distill_model is not None:
+        if compat.setting(self.args, "distill_model") is not None:
             raise ConfigError("distill_model is not supported: its loss is no sum over images. Drop it.")
         self.agent_settings = self.settings or from_environment() or parse(DetSettings, {})
         if self.resume:
@@ -75,7 +77,7 @@ class AgentTrainerMixin(LoopMixin):
             self.agent_settings = self._settings_on_resume()
         if self.agent_settings.seed is None:
             self.agent_settings = self.agent_settings.model_copy(update={"seed": self.args.seed})
-        if self.ddp:
+        if compat.launches_processes(self):
             return  # training runs in child processes, which inherit its callbacks and would have ours twice
         for event in ("on_pretrain_routine_end", "on_train_epoch_start", "on_train_epoch_end", "on_train_end"):
             self.add_callback(event, getattr(type(self), f"_{event}"))
@@ -83,7 +85,7 @@ class AgentTrainerMixin(LoopMixin):
 
     def train(self) -> Any:
         """Train as the host does, in this process or in several by its launcher."""
-        if not self.ddp:
+        if not compat.launches_processes(self):
             return super().train()
         with in_environment(self.agent_settings):
             return super().train()
@@ -113,10 +115,11 @@ class AgentTrainerMixin(LoopMixin):
         stock = super().get_dataloader(dataset_path, batch_size, rank, mode)
         if mode != "train":
             return stock
+        stock = compat.rewound(stock)
         seed = self.agent_settings.seed or 0
         selects_all = strategy_class(self.agent_settings.strategy).selects_all
         files = image_files(stock.dataset)
-        world_size = max(self.world_size, 1)
+        world_size = compat.world_size(self)
         if self.selector is None:
             self.selector = Selector(
                 len(files),

@@ -7,8 +7,8 @@ from ultralytics.models.yolo.classify import ClassificationTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
-from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
 
+from det_seg_agent.det.compat import optional
 from det_seg_agent.det.heads import find_head
 from det_seg_agent.det.trainer import AgentDetectionTrainer, AgentTrainerMixin
 
@@ -37,16 +37,19 @@ class AgentClassificationTrainer(AgentTrainerMixin, ClassificationTrainer):
     task = "classify"
 
 
-class AgentSemanticTrainer(AgentTrainerMixin, SemanticSegmentationTrainer):
-    """`SemanticSegmentationTrainer` that trains on selections."""
-
-    task = "semantic"
-
-
 class AgentRTDETRTrainer(AgentTrainerMixin, RTDETRTrainer):
     """`RTDETRTrainer` that trains on selections."""
 
     task = "detect"
+
+
+SemanticSegmentationTrainer: Any = optional("models.yolo.semantic", "SemanticSegmentationTrainer")  # from 8.4.60
+if SemanticSegmentationTrainer is not None:
+
+    class AgentSemanticTrainer(AgentTrainerMixin, SemanticSegmentationTrainer):
+        """`SemanticSegmentationTrainer` that trains on selections."""
+
+        task = "semantic"
 
 
 TRAINERS: dict[str, type[AgentTrainerMixin]] = {
@@ -57,8 +60,8 @@ TRAINERS: dict[str, type[AgentTrainerMixin]] = {
         AgentPoseTrainer,
         AgentOBBTrainer,
         AgentClassificationTrainer,
-        AgentSemanticTrainer,
         AgentRTDETRTrainer,
+        *([AgentSemanticTrainer] if SemanticSegmentationTrainer is not None else []),
     )
 }
 

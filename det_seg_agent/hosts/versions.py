@@ -1,6 +1,7 @@
 """Check on import that a host toolbox is installed in a supported version. The packages det and seg call it."""
 
 import importlib.util
+import logging
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,21 @@ MODULES = {
     "pyyaml": "yaml",
 }  # fmt: skip
 TWINS = {"mmcv-lite": "mmcv"}  # the full mmcv works as well
-HOSTS = ("ultralytics", "mmengine", "mmcv-lite", "mmsegmentation")  # ranges are strict, as we rely on internals
+
+# The newest version of each host that all tests ran with. A newer one gets a warning, and trains: the first batch's
+# loss is checked against the sum of its images' parts.
+TRIED = {"ultralytics": "8.4.190", "mmengine": "0.10.7", "mmcv-lite": "2.1.0", "mmsegmentation": "1.2.2"}
+
+# Why versions cannot work that are not older than the range; without a known reason a newer one gets the warning.
+CANNOT_WORK = {
+    "mmcv-lite": {">=2.2": "mmsegmentation itself refuses it"},
+    "mmsegmentation": {"==1.2.0": "its wheel lacks a file that it reads on import"},
+}
+OLDER = "older ones lack what we build on, or were not tried (up to {})"
 
 
 def check_hosts(extra: str) -> None:
-    """Check the packages of an extra against the version ranges in our own metadata.
+    """Check the packages of an extra against the version ranges in our own metadata; warn of untried versions.
 
     Args:
         extra: 'det' or 'seg'.
@@ -41,12 +52,33 @@ def check_hosts(extra: str) -> None:
     if missing:
         raise HostError(f"{', '.join(missing)} not installed: pip install 'det_seg_agent[{extra}]'")
     for requirement in needed:
-        found = _version(requirement.name) if requirement.name in HOSTS else None
-        if found is not None and not requirement.specifier.contains(found, prereleases=True):
+        found = _version(requirement.name) if requirement.name in TRIED else None
+        if found is not None:
+            _check(requirement, found)
+
+
+def _check(requirement: "Requirement", found: str) -> None:
+    """Refuse or warn of the installed version of a host."""
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import Version
+
+    name, tried = requirement.name, Version(TRIED[requirement.name])
+    newer = Version(found) > tried
+    if not requirement.specifier.contains(found, prereleases=True):
+        known = CANNOT_WORK.get(name, {}).items()
+        reason = next((why for versions, why in known if SpecifierSet(versions).contains(found)), None)
+        if reason is None and not newer:
+            reason = OLDER.format(tried)
+        if reason is not None:
             raise HostError(
-                f"{requirement.name} {found} is installed, which is not supported; the range is "
-                f"{requirement.specifier}: pip install '{requirement.name}{requirement.specifier}'"
+                f"{name} {found} is installed, which is not supported: {reason}. The range is "
+                f"{requirement.specifier}: pip install '{name}{requirement.specifier}'"
             )
+    if newer:
+        logging.getLogger("det_seg_agent").warning(
+            "%s %s is newer than %s, the newest that was tried; its first batch is checked. Please report a failure.",
+            name, found, tried,
+        )  # fmt: skip
 
 
 def _of_extra(lines: list[str], extra: str) -> "list[Requirement]":

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from ultralytics.utils.loss import BboxLoss, v8OBBLoss, v8PoseLoss, v8SegmentationLoss
 from ultralytics.utils.metrics import bbox_iou, probiou
-from ultralytics.utils.tal import bbox2dist, rbox2dist
+from ultralytics.utils.tal import bbox2dist
 
+from det_seg_agent.det.compat import gives_parts_of_output, loss_names, scores_of
 from det_seg_agent.det.losses.base import BatchState, Split, entropy_of, pooled
-from det_seg_agent.det.losses.pose import ImageKeypoints, ImageRle, ImageVisibility
-from det_seg_agent.det.losses.segment import ImageBceDice, ImageMasks
 
 # Loss item of the host -> the part that it is the sum of, and the host's gain.
 ITEMS = {
@@ -35,23 +34,26 @@ ITEMS = {
 class Dense(Split):
     """Split of `v8DetectionLoss` and its subclasses."""
 
-    sees_features = True
-
     def __init__(self, stock: Any):
         super().__init__(stock)
+        self.sees_features = gives_parts_of_output(stock)
         self.scored = stock
         self.state = state = BatchState()
         stock.assigner.register_forward_hook(state.assigned)
         self.bce = stock.bce = ImageBce(state)
         box = ImageRotatedBboxLoss if isinstance(stock, v8OBBLoss) else ImageBboxLoss
         stock.bbox_loss = box(stock.reg_max, state).to(stock.device)
-        self.masks: ImageMasks | None = None
+        self.masks: Any = None
         if isinstance(stock, v8OBBLoss):
             stock.calculate_angle_loss = ImageAngles(state)
         if isinstance(stock, v8SegmentationLoss):
+            from det_seg_agent.det.losses.segment import ImageBceDice, ImageMasks
+
             self.masks = stock.single_mask_loss = ImageMasks(stock.single_mask_loss, state)
             stock.bcedice_loss = ImageBceDice(stock.bcedice_loss, state)
         if isinstance(stock, v8PoseLoss):
+            from det_seg_agent.det.losses.pose import ImageKeypoints, ImageRle, ImageVisibility
+
             stock.keypoint_loss = ImageKeypoints(stock.keypoint_loss, state)
             stock.bce_pose = ImageVisibility(state)
             if getattr(stock, "rle_loss", None) is not None:
@@ -61,7 +63,7 @@ class Dense(Split):
     def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
         """See `Split`."""
         self.state.begin(batch, weights)
-        self.bce.class_weights = self.stock.class_weights
+        self.bce.class_weights = getattr(self.stock, "class_weights", None)
         if self.masks is not None:
             self.masks.values = []
 
@@ -80,7 +82,7 @@ class Dense(Split):
         """Return the loss items (n, K) in the host's order, with its gains."""
         state, hyp = self.state, self.stock.hyp
         none, columns = torch.zeros_like(cls), []
-        for name in self.stock.loss_names:
+        for name in loss_names(self.stock):
             if name == "cls_loss":
                 columns.append(cls / state.normaliser * hyp.cls)
             else:
@@ -90,11 +92,11 @@ class Dense(Split):
 
     def agreement(self, preds: Any, image: Tensor) -> Tensor | None:
         """See `Split`."""
-        return self.state.agreement(self.stock.parse_output(preds)["scores"], image)
+        return self.state.agreement(scores_of(self.stock, preds), image)
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
         """See `Split`; binary entropy of the best class."""
-        return entropy_of(self.stock.parse_output(preds)["scores"], self.state.foreground)
+        return entropy_of(scores_of(self.stock, preds), self.state.foreground)
 
     def features(self, preds: Any) -> Tensor:
         """See `Split`."""
@@ -153,8 +155,8 @@ class ImageBboxLoss(BboxLoss):
         target_scores: Tensor,
         target_scores_sum: Any,
         fg_mask: Tensor,
-        imgsz: Tensor,
-        stride: Tensor,
+        imgsz: Tensor | None = None,
+        stride: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the box loss and the DFL or L1 loss, both scalars."""
         state, at = self.state, fg_mask.nonzero(as_tuple=True)
@@ -169,6 +171,7 @@ class ImageBboxLoss(BboxLoss):
             target = self.distances(anchor_points, target_bboxes, bins - 1)
             distance = self.dfl_loss(pred_dist[at].view(-1, bins), target[at]) * score
         else:
+            assert imgsz is not None and stride is not None  # up to 8.3 no model lacks a DFL
             size = torch.stack([imgsz[1], imgsz[0]]).repeat(2)
             target = self.distances(anchor_points, target_bboxes, None) * stride / size
             pred = (pred_dist * stride)[at] / size
@@ -189,6 +192,8 @@ class ImageRotatedBboxLoss(ImageBboxLoss):
 
     def distances(self, anchors: Tensor, target: Tensor, reg_max: int | None) -> Tensor:
         """Return the distances (B, A, 4) from anchors to box sides."""
+        from ultralytics.utils.tal import rbox2dist  # from 8.4.0, as all of this class
+
         return rbox2dist(target[..., :4], anchors, target[..., 4:5], reg_max=reg_max)
 
 
