@@ -1,4 +1,4 @@
-"""`Report`: a run's log lines, logger columns, trace, pictures and `metrics.json`. Each adapter has one per run."""
+"""`Report`: a run's log lines, trace, pictures, samples and `metrics.json`. Each adapter has one per run."""
 
 import logging
 import time
@@ -7,11 +7,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
 
 from det_seg_agent.files import printable, write_json
 from det_seg_agent.reporting.class_levels import plot_levels, write_levels
+from det_seg_agent.reporting.data_page import DataPage, write_page
+from det_seg_agent.reporting.looks import Looks
 from det_seg_agent.reporting.plots import plot_run
+from det_seg_agent.reporting.samples import sample_rows, write_samples
 from det_seg_agent.reporting.sheets import contact_sheets
 from det_seg_agent.reporting.trace import Trace, read_passes
 from det_seg_agent.schedule import is_full
@@ -32,6 +36,8 @@ class Report:
         full_images: number of images in training on full data; by default all samples in each pass.
         budget: planned fraction of `full_images`; by default computed from the padded selections.
         log: logger for the panel, usually the host's; by default the one named det_seg_agent.
+        labels: returns what `data.html` draws as the labels of samples.
+        predictions: the same of what the trained model says; called at the end of the run.
 
     Attributes:
         until: what ends the run if the number of passes is not known in advance, such as `time=0.5`.
@@ -46,10 +52,13 @@ class Report:
         full_images: int | None = None,
         budget: float | None = None,
         log: logging.Logger | None = None,
+        labels: Looks | None = None,
+        predictions: Looks | None = None,
     ):
         self.folder, self.selector, self.files = Path(folder), selector, files
         self.trace = Trace(self.folder / "trace") if trace else None
         self.full_images, self.budget = full_images, budget
+        self.labels, self.predictions = labels, predictions
         self.log = log or logging.getLogger("det_seg_agent")
         self.stat_names = [name for name in STATS if name in selector.strategy.stat_names]
         self.until = ""
@@ -146,7 +155,7 @@ class Report:
         return self.closing(wall)
 
     def finish(self) -> None:
-        """Draw the plot, the heat map of the classes and the two contact sheets."""
+        """Draw the plot, the heat map of the classes and the contact sheets; write what is known of the samples."""
         history, table, classes = self.selector.history, self.selector.table, self.selector.classes
         with self._optional("the plot"):
             columns = ["selected", "score"]
@@ -157,6 +166,21 @@ class Report:
                 plot_levels(classes, self.folder)
         with self._optional("the contact sheets"):
             contact_sheets(self.files, table.selected, len(history), table.score, self.folder)
+        if classes is not None:
+            with self._optional("the classes of the samples"):
+                classes.need(len(table))
+        with self._optional("samples.parquet and samples.csv"):
+            rows = sample_rows(table, self.files, classes)
+            write_samples(rows, self.folder)
+            with self._optional("data.html"):
+                self._write_data_page(rows)
+
+    def _write_data_page(self, rows: pa.Table) -> None:
+        page = DataPage(
+            rows, self.files, len(self.selector.history), self.selector.settings.strategy, self.selector.classes,
+            self.labels, self.predictions, self._warn,
+        )  # fmt: skip
+        write_page(page.html(), self.folder / "data.html")
 
     def write_metrics(self, figures: dict[str, Any]) -> None:
         """Write `metrics.json`."""
