@@ -1,4 +1,4 @@
-"""What `data.html` draws over images: labels and the trained model's predictions. `det.trainer` gives it to the report."""
+"""What `data.html` draws over images: labels, and the trained model's predictions. `det.trainer` uses it."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence

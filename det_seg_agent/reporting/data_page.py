@@ -19,6 +19,7 @@ SHOWN = 12  # pictures of a section
 SUSPECTS = 24
 GROUPS = 8  # groups of near-duplicates, of up to 6 pictures
 LEARNT, NOT_LEARNT = 0.5, 0.1  # levels of a class
+FEW = 3  # passes
 ROWS = 200  # classes in the table
 
 
@@ -61,7 +62,8 @@ class DataPage:
             section(
                 "Suspected label errors",
                 "The model keeps disagreeing with these labels, more than with others of the same classes. Left the "
-                "labels, right what the trained model says, where both are known. Hard or unusual images are among "
+                "labels, right what the trained model says, where both are known, around the objects. "
+                "Hard or unusual images are among "
                 "them: look before you delete. `why` in samples.csv has the figures.",
                 self.suspected(),
             ),
@@ -100,9 +102,9 @@ class DataPage:
             lines.append(
                 f"{counts[0]:,} images have a suspect score of at least {TELL:g}, {counts[1]:,} of at least 0.9."
             )
-            least = self.column("seen")[known].min()
-            if least < 3:
-                lines.append("Some images were seen less than three times: their suspect scores are rough.")
+            few = int((seen[known] < FEW).sum())
+            if few:
+                lines.append(f"{few:,} images were seen in fewer than {FEW} passes: little is known of their labels.")
         else:
             lines.append("No agreement of model and labels is known, so no label is suspected.")
         level = self.levels()
@@ -140,7 +142,7 @@ class DataPage:
         return grid(
             (
                 figure(
-                    picture(self.files[i], self.name(i), [each[place] for each in drawn], kinds),
+                    picture(self.files[i], self.name(i), [each[place] for each in drawn], kinds, near=True),
                     f"{self.name(i)}: {why[i].as_py()}; labelled {self.class_names(i)}",
                     wrap=len(drawn) > 1,
                 )

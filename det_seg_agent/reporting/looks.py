@@ -10,6 +10,8 @@ from det_seg_agent.files import printable
 
 MOST_BOXES = 30  # boxes drawn in a picture, the largest
 LONGEST = 14  # characters of a name
+HEIGHT = 12  # pixels of a name
+CLOSEST = 0.3  # least part of an image that is shown
 LEAST = 0.01  # share of a picture that a class's pixels need for its name to be written
 
 
@@ -33,12 +35,22 @@ class Look:
 Looks = Callable[[Sequence[int]], Sequence[Look | None]]  # from the indices of samples
 
 
-def small(file: str, side: int) -> Image.Image | None:
-    """Return an image with its longer side at `side` pixels; None if it cannot be read."""
+def small(file: str, side: int, part: tuple[float, float, float, float] | None = None) -> Image.Image | None:
+    """Return an image, or a part of it, with its longer side at `side` pixels; None if it cannot be read.
+
+    Args:
+        file: the image file.
+        side: pixels.
+        part: x1 y1 x2 y2 as fractions of the image.
+    """
     try:
         with Image.open(file) as image:
-            image.draft("RGB", (side, side))  # JPEG decodes at a fraction of its size
-            return ImageOps.contain(ImageOps.exif_transpose(image).convert("RGB"), (side, side))
+            if part is None:
+                image.draft("RGB", (side, side))  # JPEG decodes at a fraction of its size
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            if part is not None:
+                upright = upright.crop(tuple(round(v * upright.size[i % 2]) for i, v in enumerate(part)))  # type: ignore
+            return ImageOps.contain(upright, (side, side))
     except Exception:  # decoders raise many kinds of errors on a broken file, and a picture must not end a run
         return None
 
@@ -61,8 +73,34 @@ def drawn(image: Image.Image, look: Look | None) -> Image.Image:
         x1, y1, x2, y2 = _pixels(boxes[row], image)
         draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline="black", width=3)
         draw.rectangle((x1, y1, x2, y2), outline="white", width=1)
-        _write(draw, x1, y1, look.names[row], font, image.size)
+        _write(draw, x1, y1 - HEIGHT - 2, look.names[row], font, image.size)
     return image
+
+
+def focus(looks: Sequence[Look | None]) -> tuple[float, float, float, float] | None:
+    """Return the part of an image, x1 y1 x2 y2 as fractions, that has all boxes with a margin; None for all of it.
+
+    Objects that are small in their image are hardly seen otherwise.
+    """
+    boxes = np.concatenate([np.zeros((0, 4)), *(look.boxes for look in looks if look is not None)])
+    if not len(boxes):
+        return None
+    low, high = boxes[:, :2].min(0).clip(0, 1), boxes[:, 2:].max(0).clip(0, 1)
+    side = max(float((high - low).max()) * 1.6, CLOSEST)
+    if side >= 0.8:
+        return None
+    start = ((low + high) / 2 - side / 2).clip(0, 1 - side)
+    return float(start[0]), float(start[1]), float(start[0] + side), float(start[1] + side)
+
+
+def cropped(look: Look | None, part: tuple[float, float, float, float]) -> Look | None:
+    """Return what is drawn over a part of the image; boxes outside are left out."""
+    if look is None:
+        return None
+    start, size = np.array(part[:2] * 2), part[2] - part[0]
+    boxes = (np.asarray(look.boxes, dtype=np.float64).reshape(-1, 4) - start) / size
+    seen = (boxes[:, 2:] > 0).all(1) & (boxes[:, :2] < 1).all(1)
+    return Look(boxes[seen], [name for name, is_seen in zip(look.names, seen.tolist(), strict=True) if is_seen])
 
 
 def _pixels(box: np.ndarray, image: Image.Image) -> tuple[float, float, float, float]:
@@ -76,7 +114,7 @@ def _write(
 ) -> None:  # fmt: skip
     text = printable(text)
     text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "\u2026"
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    right, bottom = draw.textbbox((0, 0), text, font=font)[2:]
     x, y = min(x, size[0] - right - 3), min(y, size[1] - bottom - 2)
     x, y = max(x, 0), max(y, 0)
     draw.rectangle((x, y, x + right + 2, y + bottom + 1), fill="black")

@@ -3,12 +3,13 @@
 import base64
 import html
 import io
+import re
 from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
 from det_seg_agent.files import printable
-from det_seg_agent.reporting.looks import Look, drawn, small
+from det_seg_agent.reporting.looks import Look, cropped, drawn, focus, small
 
 SIDE = 240  # pixels of a picture's longer side
 
@@ -25,7 +26,7 @@ th[scope=row], th:first-child { text-align: left; white-space: normal; overflow-
 .bar { display: inline-block; height: .7rem; background: #555; vertical-align: middle; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .8rem; }
 .pairs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
-figure { margin: 0; } figure img { width: 100%; height: auto; border: 1px solid #999; }
+figure { margin: 0; } figure img { max-width: 100%; max-height: 14rem; width: auto; height: auto; }
 .pairs figure div { display: grid; grid-template-columns: 1fr 1fr; gap: .3rem; align-items: start; }
 figcaption { color: #333; font-size: .85em; overflow-wrap: anywhere; } .note { color: #444; }
 .missing { background: #ddd; padding: 2rem .5rem; text-align: center; }
@@ -44,6 +45,11 @@ def text(value: object) -> str:
     return html.escape(printable(str(value)))
 
 
+def prose(line: str) -> str:
+    """Return a sentence as HTML text, with code where it has backticks."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text(line))
+
+
 def page(title: str, lead: str, parts: Iterable[str]) -> str:
     """Return a page with a title, a sentence below it, and parts in HTML."""
     return (
@@ -58,12 +64,12 @@ def section(title: str, note: str, content: str) -> str:
     """Return a section with its heading and an explanation; nothing without content."""
     if not content:
         return ""
-    return f'<section><h2>{text(title)}</h2><p class="note">{text(note)}</p>\n{content}</section>'
+    return f'<section><h2>{text(title)}</h2><p class="note">{prose(note)}</p>\n{content}</section>'
 
 
 def bullets(lines: Iterable[str]) -> str:
     """Return a list of lines."""
-    items = "".join(f"<li>{text(line)}</li>" for line in lines)
+    items = "".join(f"<li>{prose(line)}</li>" for line in lines)
     return f"<ul>{items}</ul>" if items else ""
 
 
@@ -89,9 +95,22 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], bar: int | None
     )
 
 
-def picture(file: str, alt: str, looks: Sequence[Look | None] = (None,), kept: Sequence[str] = ()) -> str:
-    """Return an image as HTML, once for each look, with the looks' names `kept` as alternative texts."""
-    image = small(file, SIDE)
+def picture(
+    file: str, alt: str, looks: Sequence[Look | None] = (None,), kept: Sequence[str] = (), near: bool = False
+) -> str:
+    """Return an image as HTML, once for each look.
+
+    Args:
+        file: the image file.
+        alt: alternative text.
+        looks: what is drawn, in each copy.
+        kept: more of the alternative text of each copy.
+        near: whether only the part with boxes is shown, where they are small.
+    """
+    part = focus(looks) if near else None
+    image = small(file, SIDE, part)
+    if part is not None:
+        looks = [cropped(look, part) for look in looks]
     if image is None:
         return f'<div class="missing">{text(alt)}: unreadable</div>'
     return "".join(

@@ -18,7 +18,7 @@ class Suspects:
 
     Attributes:
         score: (num_samples,) float32 in [0, 1]: 0 if the model agrees with the labels as much as with others of the
-            same classes, 1 if it does not at all; NaN for samples without an agreement.
+            same classes, 1 if in many passes it does not at all; NaN for samples without an agreement.
         agreement: (num_samples,) float32, mean agreement over passes, at the level that training has on average.
         usual: (num_samples,) float32, the same of the sample's classes.
     """
@@ -56,5 +56,6 @@ def suspects_of(table: ScoreTable, shares: ClassShares | None) -> Suspects:
         sums, weight = shares.take(index).of_class(level[index])
         expected = ((sums + PRIOR * overall) / (weight + PRIOR)).float()
         usual = shares.of_sample(expected, float(overall))
-    score = (1 - level / usual.clamp(min=1e-6)).clamp(0, 1)
+    # Few passes say little: as if one more had been as usual.
+    score = (1 - level / usual.clamp(min=1e-6)).clamp(0, 1) * table.agreed / (table.agreed + 1)
     return Suspects(score, level.clamp(0, 1), usual)

@@ -18,6 +18,7 @@ LAYERS = (
     {"strategies"},
     {"selector"},
     {"reporting"},
+    {"inspecting"},
     {"hosts", "scenes"},
     {"det", "seg"},
     {"compare"},
