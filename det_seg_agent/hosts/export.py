@@ -119,17 +119,18 @@ def as_names(files: list[str], root: str | None) -> tuple[str, str, str]:
         ConfigError: if an image is outside the folder, or suffixes differ.
     """
     if root is None:
-        root = os.path.commonpath([os.path.dirname(file) for file in files])
-    suffixes = sorted({PurePosixPath(file).suffix for file in files})
+        root = os.path.commonpath({os.path.dirname(file) for file in files})
+    suffixes = sorted({os.path.splitext(file)[1] for file in files})
     if len(suffixes) > 1:
         raise ConfigError(
             f"--format mmseg: the images end in {listed(suffixes)}, and img_suffix of MMSegmentation is one. Export "
             f"one kind at a time: --where 'file~{suffixes[0]}'."
         )
-    outside = [file for file in files if not Path(file).is_relative_to(root)]
+    start = os.path.join(root, "")
+    outside = [file for file in files if not file.startswith(start)]
     if outside:
         raise ConfigError(f"--root {root}: {outside[0]} is not in it, nor are {len(outside) - 1} others; give another.")
-    names = [Path(file).relative_to(root).as_posix().removesuffix(suffixes[0]) for file in files]
+    names = (file[len(start) :].removesuffix(suffixes[0]) for file in files)
     return "".join(f"{name}\n" for name in names), root, suffixes[0]
 
 

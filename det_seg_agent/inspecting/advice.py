@@ -21,7 +21,9 @@ def sentences(contents: Contents, found: Findings, similar: Similar | None, rati
     """Return what follows, in plain words, the weightiest first."""
     lines = []
     faulty = sum(fault.count for fault in found.faults)
-    if faulty:
+    if faulty and faulty < FAULTY * len(contents.cls):
+        lines.append(f"{faulty:,} labels look wrong in themselves: too few to choose a strategy by; correct them.")
+    elif faulty:
         lines.append(
             f"Look at the labels first: {faulty:,} of them look wrong in themselves. Selection does not repair labels. "
             "`curated` leaves out what the model keeps disagreeing with; with 30 % wrong labels on generated scenes it "
@@ -58,6 +60,13 @@ def _classes(contents: Contents, found: Findings, ratio: float) -> list[str]:
     if len(found.used) < 3:
         return [
             f"{len(found.used)} class{'es' if len(found.used) != 1 else ''}: there is no tail for selection to lift."
+        ]
+    if found.imbalance < LONG_TAIL and found.thinness > LONG_TAIL:
+        few, many = (contents.names[int(c)] for c in (found.thinnest, found.labels.argmax()))
+        return [
+            f"Classes are in similar numbers of images (at most {found.imbalance:.0f} to 1), but {many} has "
+            f"{found.thinness:.0f} times the {contents.unit} of {few}: choosing images does not change that. Class "
+            "weights of the host act on it, and crops (cat_max_ratio of RandomCrop) where masks are cropped."
         ]
     if found.imbalance < LONG_TAIL:
         return [
@@ -146,7 +155,7 @@ def labels_lines(contents: Contents, found: Findings) -> list[str]:
 def faults_lines(files: Sequence[str], found: Findings) -> list[str]:
     """Return a sentence for each kind of faulty label."""
     return [
-        f"{fault.count:,} {fault.what}"
+        f"{fault.what[0].upper()}{fault.what[1:]}: {fault.count:,}"
         + (f", first in {files[fault.images[0]]}. " if fault.images else ". ")
         + fault.remedy
         for fault in found.faults

@@ -53,6 +53,17 @@ class Findings:
         counts = self.images[self.images > 0]
         return float(counts.max() / counts.min()) if len(counts) else 1.0
 
+    @property
+    def thinnest(self) -> int:
+        """The used class with the fewest objects or pixels; 0 if there is none."""
+        return int(np.where(self.labels > 0, self.labels, np.inf).argmin())
+
+    @property
+    def thinness(self) -> float:
+        """Objects or pixels of the class with most over those of the used one with fewest; 1 if no class is used."""
+        counts = self.labels[self.labels > 0]
+        return float(counts.max() / counts.min()) if len(counts) else 1.0
+
 
 def find(contents: Contents, ratio: float, imgsz: int) -> Findings:
     """Return what the labels say.

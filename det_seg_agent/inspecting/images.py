@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,17 @@ from PIL import Image, ImageOps
 from rich.progress import track
 
 SIDE = 16  # pixels of a thumbnail
-BITS = 3  # differing bits, of 64, that near-duplicates may have: four bands of 16 bits then share one for certain
-GREY = 6.0  # mean difference of their thumbnails in grey levels, of 255
-NEXT = 12  # differing bits of 64 between neighbours in a video-like run; unrelated images differ in about 32
+FINE = 32  # pixels of the picture that is hashed
+BITS = 6  # differing bits, of 64, that near-duplicates may have; of unrelated photographs 0.01 % differ in 12
+GREY = 8.0  # mean difference of their thumbnails in grey levels, of 255
+NEXT = 0.75  # correlation of neighbours' thumbnails in a video-like run
 RUN = 8  # least images of a video-like run
+DRAWS = 16  # sets of 16 bits by which hashes are looked up: 94 % of those that differ in 6 bits have one in common
+MOST_STEPS = 64  # images with the same 16 bits that an image is compared with
+
+COUNTS = np.array([bin(value).count("1") for value in range(256)], np.uint8)
+PLACES = np.arange(FINE)
+COSINES = np.cos(np.pi * np.arange(8)[:, None] * (2 * PLACES + 1) / (2 * FINE))  # the lowest of a cosine transform
 
 
 @dataclass
@@ -23,7 +30,8 @@ class Thumbnails:
     """Thumbnails of N images.
 
     Attributes:
-        hashes: (N,) uint64, for each of 8 x 8 places whether its right neighbour is brighter (difference hash).
+        hashes: (N,) uint64, which of the 8 x 8 lowest frequencies of the cosine transform are above their median
+            (perceptual hash); smaller copies and stronger compression hardly change it.
         pixels: (N, 256) uint8, grey, each image stretched to 16 x 16.
         sizes: (N, 2) int32, width and height, upright; 0 if unreadable.
     """
@@ -60,11 +68,13 @@ def _read(file: str) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
                 size = size[1], size[0]
             image.draft("L", (64, 64))  # JPEG decodes at an eighth of its size
             grey = ImageOps.exif_transpose(image).convert("L")
-            fine = np.asarray(grey.resize((9, 8), Image.Resampling.BOX, reducing_gap=3.0), np.int16)
+            fine = np.asarray(grey.resize((FINE, FINE), Image.Resampling.BOX, reducing_gap=3.0), np.float64)
             pixels = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=3.0))
     except Exception:  # decoders raise many kinds of errors on a broken file
         return np.zeros(64, bool), np.zeros(SIDE * SIDE, np.uint8), (0, 0)
-    return (fine[:, 1:] > fine[:, :-1]).reshape(-1), pixels.reshape(-1).copy(), size
+    low = (COSINES @ fine @ COSINES.T).reshape(-1)
+    low[0] = np.median(low[1:])  # the brightness of the whole
+    return low > np.median(low), pixels.reshape(-1).copy(), size
 
 
 def differing(one: np.ndarray, two: np.ndarray) -> np.ndarray:
@@ -74,16 +84,13 @@ def differing(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     return counts
 
 
-COUNTS = np.array([bin(value).count("1") for value in range(256)], np.uint8)
-
-
 def groups_of(thumbnails: Thumbnails) -> np.ndarray:
     """Return the group (N,) int32 of near-duplicates of each image, from 0 by size; -1 for an image without any.
 
-    Hashes that differ in at most `BITS` bits share one of four bands of 16 bits; where thumbnails differ by at most
-    `GREY` grey levels as well, the images are of one group.
+    Images are compared where their hashes have one of `DRAWS` sets of 16 bits in common, and are of one group where
+    hashes differ in at most `BITS` bits and thumbnails in at most `GREY` grey levels.
     """
-    hashes, count = thumbnails.hashes, len(thumbnails.hashes)
+    count = len(thumbnails.hashes)
     parent = np.arange(count)
 
     def root(node: int) -> int:
@@ -92,20 +99,8 @@ def groups_of(thumbnails: Thumbnails) -> np.ndarray:
             node = int(parent[node])
         return node
 
-    readable = np.flatnonzero(thumbnails.readable)
-    for band in range(4):
-        key = (hashes[readable] >> np.uint64(16 * band)) & np.uint64(0xFFFF)
-        order = readable[np.lexsort((hashes[readable], key))]
-        ends = np.flatnonzero(np.diff(np.sort(key))) + 1
-        for members in np.split(order, ends):
-            # In sorted order near hashes are near, also in a bucket of thousands, as flat images make one.
-            for step in range(1, min(len(members), MOST_STEPS)):
-                one, two = members[:-step], members[step:]
-                near = differing(hashes[one], hashes[two]) <= BITS
-                one, two = one[near], two[near]
-                gap = np.abs(thumbnails.pixels[one].astype(np.int16) - thumbnails.pixels[two]).mean(1)
-                for a, b in zip(one[gap <= GREY].tolist(), two[gap <= GREY].tolist(), strict=True):
-                    parent[root(a)] = root(b)
+    for one, two in _near(thumbnails):
+        parent[root(one)] = root(two)
     roots = np.array([root(node) for node in range(count)], np.int64)
     _, place, sizes = np.unique(roots, return_inverse=True, return_counts=True)
     rank = np.empty(len(sizes), np.int64)
@@ -113,7 +108,26 @@ def groups_of(thumbnails: Thumbnails) -> np.ndarray:
     return np.where(sizes[place] > 1, rank[place], -1).astype(np.int32)
 
 
-MOST_STEPS = 64  # neighbours in a bucket that an image is compared with
+def _near(thumbnails: Thumbnails) -> Iterator[tuple[int, int]]:
+    """Yield pairs of images that are near-duplicates, some of them several times."""
+    hashes, generator = thumbnails.hashes, np.random.default_rng(0)
+    readable = np.flatnonzero(thumbnails.readable)
+    for _ in range(DRAWS):
+        bits = generator.permutation(64)[:16].astype(np.uint64)
+        key = np.zeros(len(readable), np.uint64)
+        for place, bit in enumerate(bits):
+            key |= (hashes[readable] >> bit & np.uint64(1)) << np.uint64(place)
+        sorted_ = np.lexsort((hashes[readable], key))
+        order, key = readable[sorted_], key[sorted_]
+        for step in range(1, min(len(order), MOST_STEPS)):
+            same = np.flatnonzero(key[:-step] == key[step:])
+            if not len(same):
+                break
+            one, two = order[same], order[same + step]
+            near = differing(hashes[one], hashes[two]) <= BITS
+            one, two = one[near], two[near]
+            gap = np.abs(thumbnails.pixels[one].astype(np.int16) - thumbnails.pixels[two]).mean(1)
+            yield from zip(one[gap <= GREY].tolist(), two[gap <= GREY].tolist(), strict=True)
 
 
 def runs_of(files: Sequence[str], thumbnails: Thumbnails) -> list[list[int]]:
@@ -127,7 +141,10 @@ def runs_of(files: Sequence[str], thumbnails: Thumbnails) -> list[list[int]]:
     runs = []
     for members in folders.values():
         order = sorted(members, key=lambda index: _natural(files[index]))
-        near = differing(thumbnails.hashes[order[:-1]], thumbnails.hashes[order[1:]]) <= NEXT
+        pixels = thumbnails.pixels[order].astype(np.float32)
+        pixels -= pixels.mean(1, keepdims=True)
+        pixels /= np.linalg.norm(pixels, axis=1, keepdims=True) + 1e-6
+        near = (pixels[:-1] * pixels[1:]).sum(1) >= NEXT
         run = order[:1]
         for index, goes_on in zip(order[1:], near.tolist(), strict=True):
             if not goes_on:

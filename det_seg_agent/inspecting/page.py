@@ -111,7 +111,13 @@ def _classes(contents: Contents, found: Findings) -> str:
     ]  # fmt: skip
     more = f"<p>{len(order) - ROWS} classes more.</p>" if len(order) > ROWS else ""
     return (
-        table(("class", "images", "share of the images", contents.unit, f"of all {contents.unit}"), rows, bar=2) + more
+        table(
+            ("class", "images", "share of the images", contents.unit, f"of all {contents.unit}"),
+            rows,
+            bar=2,
+            form=".1%",
+        )
+        + more
     )
 
 

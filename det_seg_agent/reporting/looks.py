@@ -103,8 +103,8 @@ def cropped(look: Look | None, part: tuple[float, float, float, float]) -> Look 
     return Look(boxes[seen], [name for name, is_seen in zip(look.names, seen.tolist(), strict=True) if is_seen])
 
 
-def _pixels(box: np.ndarray, image: Image.Image) -> tuple[float, float, float, float]:
-    x1, y1, x2, y2 = (box * np.tile(np.array(image.size) - 1, 2)).tolist()
+def _pixels(box: np.ndarray, image: Image.Image) -> tuple[int, int, int, int]:
+    x1, y1, x2, y2 = np.round(box * np.tile(np.array(image.size) - 1, 2)).astype(int).tolist()
     return x1, y1, max(x1, x2), max(y1, y2)
 
 

@@ -73,14 +73,14 @@ def bullets(lines: Iterable[str]) -> str:
     return f"<ul>{items}</ul>" if items else ""
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]], bar: int | None = None) -> str:
-    """Return a table; the first column names the rows, and column `bar` has shares in 0..1 with bars."""
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], bar: int | None = None, form: str = ".2f") -> str:
+    """Return a table; the first column names the rows, column `bar` has shares in 0..1 that are shown with bars."""
     lines = []
     for row in rows:
         cells = [f'<th scope="row">{text(row[0])}</th>']
         for place, value in enumerate(row[1:], 1):
             if place == bar and isinstance(value, float):
-                shown = f'{value:.2f} <span class="bar" style="width:{5 * min(max(value, 0.0), 1.0):.2f}rem"></span>'
+                shown = f'{value:{form}} <span class="bar" style="width:{5 * min(max(value, 0.0), 1.0):.2f}rem"></span>'
                 cells.append(f'<td style="text-align:left">{shown}</td>')
             else:
                 cells.append(f"<td>{text(value)}</td>")
