@@ -98,7 +98,7 @@ def _read(job: tuple[int, list[str]]) -> LabelRows:
     finite = np.isfinite(boxes).all(1) & np.isfinite(cls)
     bad += file[rows[~finite]].tolist()
     return LabelRows(
-        file[rows[finite]], cls[finite], boxes[finite], np.array(absent, np.int64), np.array(bad, np.int64)
+        file[rows[finite]], cls[finite], boxes[finite], np.array(absent, np.int64), np.sort(np.array(bad, np.int64))
     )
 
 

@@ -27,8 +27,8 @@ USAGE = """usage: det-seg-agent COMMAND ...
   evaluate    judge a finished run again: RUN [key=value ...]
   compare     train strategies and their controls, and write one page: [YAML] [--data PATH] [--jobs N]
   demo        the comparison on generated scenes, two runs at a time
-  export      write the list of images to keep, by what a run knows of them: RUN --where "suspect<0.9"
-  inspect     what a data set is like and what selection can do for it: data=my.yaml [ratio=0.5] [images=true]
+  inspect     tell what a data set is like and what selection can do for it: data=my.yaml [ratio=0.5] [images=true]
+  export      write the list of images to keep, by what a run knows of them: RUN --where "suspect<0.7"
   recipe      list the recipes of the package, or print one to start from: [NAME]
 
 COMMAND --help says more."""

@@ -34,7 +34,7 @@ def arguments_parser() -> argparse.ArgumentParser:
     parser.add_argument("run", help="folder of a run")
     parser.add_argument(
         "--where", action="append", default=[], metavar="CONDITION",
-        help="such as 'suspect<0.9' or 'classes~truck'; where several are given, all must hold",
+        help="such as 'suspect<0.7' or 'classes~truck'; where several are given, all must hold",
     )  # fmt: skip
     parser.add_argument("--format", choices=KINDS, help="by default that of the run's toolbox")
     parser.add_argument("--json", metavar="FILE", help="COCO JSON to take the subset of, with --format coco")
@@ -51,7 +51,7 @@ def chosen(rows: pa.Table, conditions: list[str], drop_unknown: bool = False) ->
 
     Args:
         rows: a table with the columns of `samples.parquet`.
-        conditions: texts such as `suspect<0.9`.
+        conditions: texts such as `suspect<0.7`.
         drop_unknown: whether rows are left out if a value is null.
 
     Returns:
@@ -74,7 +74,7 @@ def _compare(rows: pa.Table, condition: str) -> pa.Array:
     if match is None:
         raise ConfigError(
             f"--where {condition!r}: it is no condition. Write COLUMN, one of < <= > >= = != ~, and a value, such as "
-            "'suspect<0.9'."
+            "'suspect<0.7'."
         )
     name, sign, value = match.groups()
     if name not in rows.column_names:
