@@ -58,11 +58,13 @@ def prediction_looks(trainer: Any, files: Sequence[str]) -> Looks:
         return Look(result.boxes.xyxyn.cpu().numpy(), names)
 
     def looks(indices: Sequence[int]) -> list[Look | None]:
-        weights = next((path for path in (trainer.best, trainer.last) if Path(path).is_file()), None)
+        given = Path(str(trainer.args.model))  # where nothing was trained
+        candidates = (trainer.best, trainer.last, *([given] if given.suffix == ".pt" else []))
+        weights = next((path for path in candidates if Path(path).is_file()), None)
         if weights is None or trainer.args.task not in ("detect", "segment", "pose"):
             return [None] * len(indices)
         model = YOLO(str(weights))
-        given = {"imgsz": trainer.args.imgsz, "device": trainer.device, "verbose": False, "save": False}
-        return [look(model.predict(files[index], **given)[0]) for index in indices]
+        settings = {"imgsz": trainer.args.imgsz, "device": trainer.device, "verbose": False, "save": False}
+        return [look(model.predict(files[index], **settings)[0]) for index in indices]
 
     return looks

@@ -27,6 +27,7 @@ USAGE = """usage: det-seg-agent COMMAND ...
   evaluate    judge a finished run again: RUN [key=value ...]
   compare     train strategies and their controls, and write one page: [YAML] [--data PATH] [--jobs N]
   demo        the comparison on generated scenes, two runs at a time
+  score       show a data set to trained weights once, without training: weights=best.pt data=my.yaml
   inspect     tell what a data set is like and what selection can do for it: data=my.yaml [ratio=0.5] [images=true]
   export      write the list of images to keep, by what a run knows of them: RUN --where "suspect<0.7"
   recipe      list the recipes of the package, or print one to start from: [NAME]
@@ -101,6 +102,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo,
     "export": _main_of("hosts.export"),
     "inspect": inspect,
+    "score": _main_of("det.scoring"),
     "recipe": recipe,
 }
 

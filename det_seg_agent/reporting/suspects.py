@@ -56,6 +56,6 @@ def suspects_of(table: ScoreTable, shares: ClassShares | None) -> Suspects:
         sums, weight = shares.take(index).of_class(level[index])
         expected = ((sums + PRIOR * overall) / (weight + PRIOR)).float()
         usual = shares.of_sample(expected, float(overall))
-    # Few passes say little: as if one more had been as usual.
-    score = (1 - level / usual.clamp(min=1e-6)).clamp(0, 1) * table.agreed / (table.agreed + 1)
+    # Few passes say little: as if half a pass more had been as usual.
+    score = (1 - level / usual.clamp(min=1e-6)).clamp(0, 1) * table.agreed / (table.agreed + 0.5)
     return Suspects(score, level.clamp(0, 1), usual)

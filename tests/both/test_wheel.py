@@ -15,7 +15,7 @@ from det_seg_agent import __version__
 pytestmark = pytest.mark.slow  # it trains
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 350_000  # bytes of the wheel
+LIMIT = 400_000  # bytes of the wheel
 
 
 def run(*words: str | Path, cwd: Path, status: int = 0) -> str:

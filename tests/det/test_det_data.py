@@ -160,3 +160,45 @@ def test_objects_of_a_coco_json_that_hang_in_the_air(tmp_path: Path) -> None:
         ("objects of images that are not listed", 1), ("objects of categories that are not listed", 1),
         ("objects of images without width and height", lost),
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_scores_without_training(run: Path, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Twice the same rows, and weights as they were."""
+    weights = run / "weights/best.pt"
+    before = weights.read_bytes()
+    found = []
+    for name in ("one", "two"):
+        words = [f"weights={weights}", f"data={data}", f"project={tmp_path}", f"name={name}", "device=cpu", "workers=0"]
+        assert main(["score", *words]) == 0
+        assert f"{tmp_path / name} has samples.csv and data.html" in capsys.readouterr().out
+        assert {path.name for path in (tmp_path / name / "weights").iterdir()} == set()
+        found.append(read_samples(tmp_path / name).sort_by("file"))
+    assert (
+        found[0].drop_columns(["sample"]).equals(found[1].drop_columns(["sample"])) and weights.read_bytes() == before
+    )
+    assert found[0]["seen"].to_pylist() == [1] * 21 and found[0]["loss"].null_count == 0
+    assert (
+        "prediction" in (tmp_path / "one/data.html").read_text()
+        or "Suspected" in (tmp_path / "one/data.html").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data=x.yaml"], "weights=: there is no such file"),
+        (["weights=W", "data=x.yaml", "epochs=3"], "epochs=3 does not go with score"),
+        (["weights=W", "data=x.yaml", "agent.ratio=0.5"], "agent.ratio: nothing is selected or trained"),
+        (["weights=W"], "data= is missing"),
+        (["weights=W", "data=OTHER"], "are of 4 classes, data="),
+    ],
+)
+@pytest.mark.slow
+def test_what_cannot_be_scored_is_named(
+    run: Path, odd: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"weights=W": f"weights={run / 'weights/best.pt'}", "data=OTHER": f"data={odd / 'data.yaml'}"}
+    words = [*(names.get(word, word) for word in words), f"project={tmp_path / 'runs'}", "name=score", "device=cpu"]
+    assert main(["score", *words]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "runs/score").exists()

@@ -124,6 +124,8 @@ def det_seg_agent(words: list[str]) -> None:
     others = {"train-det": train_det, "train-seg": train_seg, "compare": compare, "demo": compare}
     if words[0] in others:
         others[words[0]](words[1:])
+    elif words[0] == "score":
+        assert RUN.search(words[1].partition("=")[2]) and parse_arguments(words[2:])
     elif words[0] == "inspect":
         assert any(name in asked_of(words[1:]).data for name in (*OWN, "/data/"))
     elif words[0] == "export":
