@@ -2,15 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from det_seg_agent.classes import Classes
+from det_seg_agent.earlier import earlier
 from det_seg_agent.errors import ConfigError, StateError
 from det_seg_agent.features import Projector
-from det_seg_agent.fingerprint import FORMAT, digest, on_cpu, packed, refuse_other_samples, refuse_other_settings
+from det_seg_agent.fingerprint import (
+    FORMAT,
+    digest,
+    on_cpu,
+    packed,
+    refuse_other_samples,
+    refuse_other_settings,
+    unpacked,
+)
 from det_seg_agent.ranks import decide, gather_objects, gather_rows, one_thread, refuse_unlike, world
 from det_seg_agent.sampler import SelectionSampler
 from det_seg_agent.schedule import is_full
@@ -182,6 +192,8 @@ class Selector:
     def _select(self, pass_index: int) -> Selection:
         if self.strategy.needs_classes and self.classes is not None:
             self.classes.need(len(self))  # also where it is not asked yet: errors in reading come early
+        if self.settings.init is not None and self.pass_index < 0 and not self.selects_all:
+            self._start_from(self.settings.init)
         ratio = 1.0 if self.selects_all else self.settings.ratio_at(pass_index, self.total_passes)
         if is_full(ratio):
             return Selection(torch.arange(len(self)))
@@ -190,6 +202,17 @@ class Selector:
         name = f"{type(self.strategy).__name__}: pass {pass_index + 1}"
         check_selection(selection, len(self), name, self.strategy.repeats)
         return selection
+
+    def _start_from(self, run: str) -> None:
+        """Take over what an earlier run knew of the samples, on rank 0."""
+        if self.samples is None:
+            raise ConfigError(
+                f"agent.init={run}: this loop does not tell its image files; pass `samples` to `Selector`."
+            )
+        signals, score = earlier(Path(run), unpacked(self.samples))
+        self.table.start(signals, score)
+        if self.strategy.feature_dim == 0:  # an earlier run leaves no features
+            self.strategy.observe(signals, 0, self.total_passes)
 
     def weights_of(self, index: Tensor) -> Tensor:
         """Return the loss weights (B,) float32 of the samples `index` (B,); 1 for samples that are not selected."""

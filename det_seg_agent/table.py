@@ -10,6 +10,8 @@ from det_seg_agent.errors import StateError
 from det_seg_agent.features import FeatureStore
 from det_seg_agent.sums import SampleSignals
 
+EARLIER = -2  # the pass of an earlier run
+
 
 class ScoreTable:
     """One row per sample, stored as columns of shape (num_samples,); 48 bytes a sample without features.
@@ -23,7 +25,7 @@ class ScoreTable:
         agreement: float32 in [0, 1], last observed probability of the labels; NaN until first observed, or if the
             adapter does not provide it.
         seen: int32, number of passes that observed the sample.
-        last_pass: int32, last pass that trained on the sample; -1 before the first.
+        last_pass: int32, last pass that trained on the sample; -1 before the first, `EARLIER` if an earlier run did.
         selected: int32, number of times that the sample was selected.
         loss_sum: float32, sum of the losses of all passes that observed the sample.
         agreed: int32, number of passes with an agreement.
@@ -82,8 +84,15 @@ class ScoreTable:
         return torch.where(column.isnan() & ~self.never_seen(), float("-inf"), column)
 
     def never_seen(self) -> Tensor:
-        """Return the mask (num_samples,) of samples that no pass has trained on."""
-        return self.last_pass < 0
+        """Return the mask (num_samples,) of samples that no pass has trained on, nor an earlier run."""
+        return self.last_pass == -1
+
+    def start(self, signals: SampleSignals, score: Tensor) -> None:
+        """Take over the signals and scores (U,) of samples from an earlier run; sums and counts stay at zero."""
+        for name in ("loss", "entropy", "sufficiency", "agreement"):
+            getattr(self, name)[signals.index] = getattr(signals, name)
+        self.score[signals.index] = score
+        self.last_pass[signals.index] = EARLIER
 
     def state_dict(self) -> dict[str, Any]:
         """Return the columns and the features."""

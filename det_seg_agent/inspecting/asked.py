@@ -17,6 +17,7 @@ Prints what the training labels say and what selection can do for them, and writ
   pace=50        images a second in training, for hours beside numbers of images
   epochs=100     passes of the run
   imgsz=640      longer side in training, for what counts as tiny
+  run=FOLDER     with images=true: fill the column `duplicates` of that run's samples
   out=FOLDER     by default inspect/ in the current folder"""
 
 
@@ -31,6 +32,7 @@ class Asked(BaseModel):
     pace: float | None = Field(None, gt=0, description="images a second in training, > 0")
     epochs: int = Field(100, ge=1, description="passes of the run, >= 1")
     imgsz: int = Field(640, ge=1, description="longer side of images in training, in pixels")
+    run: str | None = Field(None, description="folder of a run over these images, whose samples get the duplicates")
     out: str = Field("inspect", description="folder to write to")
 
 
@@ -46,4 +48,7 @@ def asked_of(words: Sequence[str]) -> Asked:
     given = dict(word.split("=", 1) for word in words)
     if not given.get("data"):
         raise ConfigError("data= is missing; give an Ultralytics data YAML, a COCO folder or an MMEngine config.")
-    return parse(Asked, given)
+    asked = parse(Asked, given)
+    if asked.run is not None and not asked.images:
+        raise ConfigError(f"run={asked.run} needs images=true, as near-duplicates are found by the images.")
+    return asked

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -18,6 +19,7 @@ from det_seg_agent.inspecting.images import read
 from det_seg_agent.inspecting.page import page_of
 from det_seg_agent.inspecting.similar import Images, images_of, write_duplicates
 from det_seg_agent.reporting.looks import Look, Looks
+from det_seg_agent.reporting.samples import read_samples, write_samples
 
 SHOWN = 12  # classes printed
 
@@ -32,6 +34,27 @@ def box_looks(contents: Contents) -> Looks:
         return Look(contents.boxes[rows], [contents.names[c] for c in contents.cls[rows].tolist()])
 
     return lambda indices: [look(index) for index in indices]
+
+
+def fill_duplicates(contents: Contents, groups: np.ndarray, run: Path) -> None:
+    """Fill the column `duplicates` of a run's samples with the groups (N,).
+
+    Raises:
+        ConfigError: if the run has no samples, or none of these images.
+    """
+    try:
+        rows = read_samples(run)
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(
+            f"run={run}: its samples.parquet cannot be read ({error}); give the folder of a run."
+        ) from error
+    group = {printable(file): int(number) for file, number in zip(contents.files, groups, strict=True)}
+    found = [group.get(file) for file in rows["file"].to_pylist()]
+    if all(number is None for number in found):
+        raise ConfigError(f"run={run}: it has none of the images of {contents.source}; give a run over these.")
+    place = rows.column_names.index("duplicates")
+    values = pa.array([None if number is None or number < 0 else number for number in found], pa.int32())
+    write_samples(rows.set_column(place, rows.schema.field(place), values), run)
 
 
 def inspect(words: Sequence[str], read_labels: Callable[[Asked], tuple[Contents, Looks | None]]) -> int:
@@ -62,6 +85,8 @@ def inspect(words: Sequence[str], read_labels: Callable[[Asked], tuple[Contents,
         contents.sizes = thumbnails.sizes
         images = images_of(contents, thumbnails)
         write_duplicates(contents, images.groups, out / "duplicates.csv")
+        if asked.run is not None:
+            fill_duplicates(contents, images.groups, Path(asked.run))
     found = find(contents, asked.ratio, asked.imgsz)
     show(contents, found, images, asked)
     path = out / "inspect.html"

@@ -17,7 +17,6 @@ from det_seg_agent.reporting.suspects import TELL
 
 SHOWN = 12  # pictures of a section
 SUSPECTS = 24
-GROUPS = 8  # groups of near-duplicates, of up to 6 pictures
 LEARNT, NOT_LEARNT = 0.5, 0.1  # levels of a class
 FEW = 3  # passes
 ROWS = 200  # classes in the table
@@ -73,7 +72,6 @@ class DataPage:
             self.highest(
                 "entropy", "Most uncertain", "entropy", "The highest predictive entropy when they were seen last."
             ),
-            section("Near-duplicates", "Groups of images that look nearly the same, the largest first.", self.groups()),
             section(
                 "Classes",
                 "Level: right / (predicted + labelled - right) in training, by objects or pixels, when the class was "
@@ -81,7 +79,8 @@ class DataPage:
                 self.class_table(),
             ),
         ]
-        lead = f"{len(self.rows):,} training images, {self.passes} passes, strategy {self.strategy}. All figures are "
+        passes = "1 pass" if self.passes == 1 else f"{self.passes} passes"
+        lead = f"{len(self.rows):,} training images, {passes}, strategy {self.strategy}. All figures are "
         return page(
             "What the run says about its data", f"{lead}of training; samples.csv has them for each image.", parts
         )
@@ -189,20 +188,6 @@ class DataPage:
             )
             for place, i in enumerate(picked)
         )
-
-    def groups(self) -> str:
-        """Return the largest groups of near-duplicates."""
-        group = self.column("duplicates")
-        known = group[np.isfinite(group)].astype(np.int64)
-        if not len(known):
-            return ""
-        numbers, counts = np.unique(known, return_counts=True)
-        parts = []
-        for place in np.argsort(-counts, kind="stable")[:GROUPS].tolist():
-            members = np.flatnonzero(group == numbers[place])
-            pictures = (figure(picture(self.files[i], self.name(i)), self.name(i)) for i in members[:6].tolist())
-            parts.append(f"<h3>{len(members)} images</h3>{grid(pictures)}")
-        return "".join(parts)
 
     # Classes ----------------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "score": (pa.float32(), "last score that the strategy gave it"),
     "suspect": (pa.float32(), "suspicion of a label error, 0 to 1"),
     "why": (pa.string(), f"why it is suspected, where suspect is at least {TELL:g}"),
-    "duplicates": (pa.int32(), "number of its group of near-duplicates, where groups are known"),
+    "duplicates": (pa.int32(), "its group of near-duplicates, once `inspect images=true run=RUN` has found them"),
 }
 DIGITS = 4  # after the point
 

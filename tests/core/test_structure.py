@@ -13,7 +13,7 @@ TOOLBOXES = {"ultralytics", "mmengine", "mmseg", "mmcv", "pycocotools"}
 # From the bottom to the top: a module imports from its own layer and from those below.
 LAYERS = (
     {"errors", "files", "seeding", "schedule", "version"},
-    {"ranks", "settings", "sampler", "fingerprint", "features", "signals", "sums", "classes"},
+    {"ranks", "settings", "sampler", "fingerprint", "features", "signals", "sums", "classes", "earlier"},
     {"table"},
     {"strategies"},
     {"selector"},

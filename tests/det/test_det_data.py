@@ -39,6 +39,23 @@ def test_a_run_leaves_its_samples_and_a_page(run: Path) -> None:
 
 
 @pytest.mark.slow
+def test_duplicates_are_filled_in(run: Path, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = read_samples(run)
+    words = [f"data={data}", f"out={tmp_path}", f"run={run}"]
+    assert main(["inspect", *words, "images=true"]) == 0
+    after = read_samples(run)
+    assert after.drop_columns(["duplicates"]).equals(before.drop_columns(["duplicates"]))
+    rows = [line.split(",") for line in (tmp_path / "duplicates.csv").read_text().splitlines()[1:]]
+    assert {file: int(group) for group, file, _ in rows} == {
+        row["file"]: row["duplicates"] for row in after.to_pylist() if row["duplicates"] is not None
+    }
+    assert rows, "scenes have near-duplicates"
+    assert main(["inspect", *words]) == 2 and main(["inspect", *words[:2], f"run={tmp_path}", "images=true"]) == 2
+    said = capsys.readouterr().err
+    assert "needs images=true" in said and "its samples.parquet cannot be read" in said
+
+
+@pytest.mark.slow
 def test_the_host_trains_on_an_exported_list(run: Path, model_yaml: str, data: str, tmp_path: Path) -> None:
     assert main(["export", str(run), "--where", "sample<9", "--out", str(tmp_path / "keep.txt")]) == 0
     content = yaml.safe_load(Path(data).read_text())
@@ -178,10 +195,7 @@ def test_scores_without_training(run: Path, data: str, tmp_path: Path, capsys: p
         found[0].drop_columns(["sample"]).equals(found[1].drop_columns(["sample"])) and weights.read_bytes() == before
     )
     assert found[0]["seen"].to_pylist() == [1] * 21 and found[0]["loss"].null_count == 0
-    assert (
-        "prediction" in (tmp_path / "one/data.html").read_text()
-        or "Suspected" in (tmp_path / "one/data.html").read_text()
-    )
+    assert "<h2>Hardest</h2>" in (tmp_path / "one/data.html").read_text()
 
 
 @pytest.mark.parametrize(
