@@ -4,7 +4,8 @@ A detector is trained on all images. For each kind the area under the ROC curve 
 suspected are printed, where k is the number planted, of the images with that kind and those without any; beside
 `suspect` for the mean loss and for random order.
 
-    python tools/label_errors.py                 # embedded scenes, 3 seeds
+    python tools/label_errors.py                       # embedded scenes, 3 seeds
+    python tools/label_errors.py --hard 25 --wrong 30  # hard scenes among them, and scenes with all labels wrong
     python tools/label_errors.py --data my.yaml --model yolov8n.pt --epochs 10 --imgsz 640
 """
 
@@ -21,9 +22,10 @@ from det_seg_agent.det.inspection import read_yaml
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.inspecting.contents import Contents
 from det_seg_agent.reporting.samples import read_samples
-from det_seg_agent.scenes import write_scenes
+from det_seg_agent.scenes import truth_of, write_scenes
 
 KINDS = ("other class", "shifted box", "missing box", "extra box")
+WHOLE = {"classes": "all classes", "places": "all places"}  # what scenes with wrong labels have wrong
 SCORES = ("suspect", "loss_mean")
 TWO_LEVELS = Path(__file__).parents[1] / "configs/det/models/two_levels.yaml"
 SCENES = {"cls": 1.0, "lr0": 0.003, "nbs": 8, "batch": 8, "hsv_s": 0.2}  # those of configs/compare/noise.yaml
@@ -119,19 +121,26 @@ def main() -> None:
     parser.add_argument("--model", default=str(TWO_LEVELS))
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--imgsz", type=int, default=96)
+    parser.add_argument("--hard", type=int, default=0, help="percentage of hard scenes")
+    parser.add_argument("--wrong", type=int, default=0, help="percentage of scenes with all labels wrong; none planted")
     parser.add_argument("--share", type=float, default=0.05, help="share of the images with an error, of each kind")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", default="runs/label_errors")
     given = parser.parse_args()
+    names = tuple(WHOLE.values()) if given.wrong else KINDS
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for seed in given.seeds:
         folder = Path(given.out).absolute() / f"seed{seed}"
         data = given.data or prepare_data(
-            write_scenes(folder / "scenes", 400, 16, 96, seed, 0, 0, 0, classes=8, class_colours=90)
+            write_scenes(folder / "scenes", 400, 16, 96, seed, given.hard, 0, given.wrong, classes=8, class_colours=90)
         )
         contents = read_yaml(data)
-        labels, kinds = plant(contents, given.share, seed)
+        labels, kinds = plant(contents, 0.0 if given.wrong else given.share, seed)
+        if given.wrong:
+            truth = truth_of(folder / "scenes")
+            wrong_ = [truth[Path(file).name]["wrong"] for file in contents.files]
+            kinds = np.array([list(WHOLE).index(each) if each else -1 for each in wrong_])
         planted, files = write(contents, labels, str(Path(contents.files[0]).parent), folder / "data")
         model = YOLO(given.model)
         model.train(
@@ -143,8 +152,8 @@ def main() -> None:
         rows = read_samples(Path(model.trainer.save_dir))
         place = {file: index for index, file in enumerate(files)}
         kind = kinds[[place[file] for file in rows["file"].to_pylist()]]
-        for name in (*KINDS, "any"):
-            wrong = kind >= 0 if name == "any" else kind == KINDS.index(name)
+        for name in (*names, "any"):
+            wrong = kind >= 0 if name == "any" else kind == names.index(name)
             taken = wrong | (kind < 0)
             for score in SCORES:
                 values = rows[score].to_numpy().astype(np.float64)
@@ -153,7 +162,7 @@ def main() -> None:
             found.setdefault((name, "random"), []).append((0.5, float(wrong[taken].mean())))
     print("\n| error | " + " | ".join(f"AUROC {s} | precision {s}" for s in (*SCORES, "random")) + " |")
     print("| --- |" + " --- | --- |" * (len(SCORES) + 1))
-    for name in (*KINDS, "any"):
+    for name in (*names, "any"):
         cells = [" / ".join(f"{v[which]:.2f}" for v in found[name, s]) for s in (*SCORES, "random") for which in (0, 1)]
         print(f"| {name} | " + " | ".join(cells) + " |")
 
