@@ -101,14 +101,14 @@ def _similar(similar: Similar) -> list[str]:
         lines.append(
             f"{similar.copies:.0%} of the images are near-duplicates, {similar.groups:,} groups with up to "
             f"{similar.largest}; {similar.spare:.0%} could go. No strategy sees them: the agent selected 52 % of such "
-            "copies where random selects 49 %, top loss 64 % (docs/benchmarks.md). Take them out by duplicates.csv. If "
-            "you keep them, a low ratio of `random` or `even` loses little."
+            "copies where random selects 49 %, top loss 64 % (docs/benchmarks.md). Take them out by duplicates.csv."
         )
     if similar.video > TWINS:
         lines.append(
             f"{similar.video:.0%} of the images are in video-like runs (the longest has {similar.longest}). Neighbours "
-            "tell nearly the same, so that a low ratio loses less than its share; `even` spreads it. If the validation "
-            "images are of the same drives, its figures flatter every strategy."
+            "show nearly the same. On CamVid, which is such data, 57 % of the images gave 39.0 mIoU at random, 39.2 by "
+            "the agent and 40.1 with full data on a shorter schedule, where full training had 41.0 (docs/benchmarks.md). "
+            "If the validation images are of the same recordings, its figures flatter every strategy."
         )
     if not lines:
         lines.append("There are few near-duplicates and no long video-like runs: there is no redundancy to save on.")

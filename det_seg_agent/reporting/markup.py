@@ -30,7 +30,7 @@ figure { margin: 0; } figure img { max-width: 100%; max-height: 14rem; width: au
 .pairs figure div { display: grid; grid-template-columns: 1fr 1fr; gap: .3rem; align-items: start; }
 figcaption { color: #333; font-size: .85em; overflow-wrap: anywhere; } .note { color: #444; }
 .missing { background: #ddd; padding: 2rem .5rem; text-align: center; }
-li { margin: .4rem 0; }
+li { margin: .4rem 0; } li, p, h1 { overflow-wrap: anywhere; } ul { padding-left: 1.4rem; }
 @media (max-width: 40rem) {
   body { margin: 1rem auto; padding: 0 .6rem; } th, td { padding: .2rem .4rem; font-size: .9em; }
   .grid { grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .5rem; }
