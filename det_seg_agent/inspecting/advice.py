@@ -107,8 +107,8 @@ def _similar(similar: Similar) -> list[str]:
         lines.append(
             f"{similar.video:.0%} of the images are in video-like runs (the longest has {similar.longest}). Neighbours "
             "show nearly the same. On CamVid, which is such data, 57 % of the images gave 39.0 mIoU at random, 39.2 by "
-            "the agent and 40.1 with full data on a shorter schedule, where full training had 41.0 (docs/benchmarks.md)."
-            " If the validation images are of the same recordings, its figures flatter every strategy."
+            "the agent and 40.1 with full data on a shorter schedule; full training had 41.0 (docs/benchmarks.md). "
+            "If the validation images are of the same recordings, its figures flatter every strategy."
         )
     if not lines:
         lines.append("There are few near-duplicates and no long video-like runs: there is no redundancy to save on.")
