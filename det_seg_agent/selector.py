@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from det_seg_agent.classes import Classes
+from det_seg_agent.earlier import earlier
 from det_seg_agent.errors import ConfigError, StateError
 from det_seg_agent.fingerprint import (
     FORMAT,
@@ -16,6 +18,7 @@ from det_seg_agent.fingerprint import (
     refuse_other_samples,
     refuse_other_settings,
     refuse_other_size,
+    unpacked,
 )
 from det_seg_agent.pass_report import PassReport
 from det_seg_agent.pass_signals import PassSignals
@@ -148,6 +151,8 @@ class Selector:
     def _select(self, pass_index: int) -> Selection:
         if self.strategy.needs_classes and self.classes is not None:
             self.classes.read_shares(len(self))  # also where it is not asked yet: errors in reading come early
+        if self.settings.init is not None and self.pass_index < 0 and not self.selects_all:
+            self._start_from(self.settings.init)
         ratio = 1.0 if self.selects_all else self.settings.ratio_at(pass_index, self.total_passes)
         if is_full(ratio):
             return Selection(torch.arange(len(self)))
@@ -156,6 +161,17 @@ class Selector:
         name = f"{type(self.strategy).__name__}: pass {pass_index + 1}"
         check_selection(selection, len(self), name, self.strategy.repeats)
         return selection
+
+    def _start_from(self, run: str) -> None:
+        """Take over what an earlier run knew of the samples, on rank 0."""
+        if self.samples is None:
+            raise ConfigError(
+                f"agent.init={run}: this loop does not tell its image files; pass `samples` to `Selector`."
+            )
+        signals, score = earlier(Path(run), unpacked(self.samples))
+        self.table.start(signals, score)
+        if self.strategy.feature_dim == 0:  # an earlier run leaves no features
+            self.strategy.observe(signals, 0, self.total_passes)
 
     def weights_of(self, index: Tensor) -> Tensor:
         """Return the loss weights (B,) float32 of the samples `index` (B,); 1 for samples that are not selected."""

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from det_seg_agent.errors import LIMIT, ConfigError, listed, shortened
 from det_seg_agent.schedule import Schedule
@@ -17,8 +17,18 @@ class Settings(Schedule):
 
     strategy: str = Field("agent", description="a registered name or 'package.module:Class'")
     seed: int | None = Field(None, ge=0, description="seed of everything that we draw; by default the host's seed")
+    init: str | None = Field(
+        None, description="folder of an earlier run, whose samples.parquet the first selections follow"
+    )
     trace: bool = Field(True, description="write the Parquet trace, true or false")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the strategy, by name")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _an_earlier_run_replaces_the_first_full_pass(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("init") is not None and values.get("warmup") is None:
+            return {**values, "warmup": 0}
+        return values
 
 
 def parse(model: type[M], values: Mapping[str, Any], prefix: str = "") -> M:

@@ -24,6 +24,7 @@ from det_seg_agent.det.loader import (
     shuffles,
 )
 from det_seg_agent.det.loggers import show_pictures
+from det_seg_agent.det.looks import label_looks, prediction_looks
 from det_seg_agent.det.loop import LoopMixin
 from det_seg_agent.det.messages import HOST, connect
 from det_seg_agent.det.resume import (
@@ -164,7 +165,11 @@ class AgentTrainerMixin(LoopMixin):
                 "difficulty=loss."
             )
         files = [str(f) for f in self.train_loader.dataset.im_files]
-        self.report = Report(self.save_dir, self.selector, files, self.agent_settings.trace)
+        self.report = Report(
+            self.save_dir, self.selector, files, self.agent_settings.trace,
+            labels=label_looks(self.train_loader.dataset.__wrapped__, self.data["names"]),
+            predictions=prediction_looks(self, files),
+        )  # fmt: skip
         self.report.until = f"time={self.args.time:g} hours are over" if self.args.time else ""
         if self.saved is not None:
             self.selector.load_state_dict(self.saved["selector"], other_length=True)

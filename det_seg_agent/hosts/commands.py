@@ -28,6 +28,9 @@ USAGE = """usage: det-seg-agent COMMAND ...
   evaluate    judge a finished run again: RUN [key=value ...]
   compare     train strategies and their controls, and write one page: [YAML] [--data PATH] [--jobs N]
   demo        the comparison on generated scenes, two runs at a time
+  score       show a data set to trained weights once, without training: weights=best.pt data=my.yaml
+  inspect     tell what a data set is like and what selection can do for it: data=my.yaml [ratio=0.5] [images=true]
+  export      write the list of images to keep, by what a run knows of them: RUN --where "suspect<0.7"
   recipe      list the recipes of the package, or print one to start from: [NAME]
 
 COMMAND --help says more."""
@@ -97,12 +100,21 @@ def evaluate(words: list[str]) -> int:
     raise ConfigError(f"evaluate {folder}: it is no folder of a run, which has weights/ or *.pth files.")
 
 
+def inspect(words: list[str]) -> int:
+    """Inspect a data set of either toolbox."""
+    data = next((word.partition("=")[2] for word in words if word.startswith("data=")), "")
+    return _main_of("seg.inspection" if data.endswith(".py") else "det.inspection")(words)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train-det": _main_of("det.cli"),
     "train-seg": _main_of("seg.cli"),
     "evaluate": evaluate,
     "compare": _main_of("compare.cli"),
     "demo": demo,
+    "export": _main_of("hosts.export"),
+    "inspect": inspect,
+    "score": _main_of("det.scoring"),
     "recipe": recipe,
 }
 

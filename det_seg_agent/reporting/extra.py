@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from det_seg_agent.reporting.trace import Trace
 
-OUTPUTS = {"pyarrow": "trace", "matplotlib": "plots", "PIL": "contact sheets"}  # by module
+OUTPUTS = {"pyarrow": "trace, samples.parquet", "matplotlib": "plots", "PIL": "contact sheets, data.html"}  # by module
 
 
-def missing(trace: bool) -> dict[str, str]:
-    """Return the modules of `OUTPUTS` that cannot be imported, with the reasons; without `trace` pyarrow is no need."""
+def missing() -> dict[str, str]:
+    """Return the modules of `OUTPUTS` that cannot be imported, with the reasons."""
     found = {}
     for name in OUTPUTS:
-        if trace or name != "pyarrow":
-            try:
-                importlib.import_module(name)
-            except Exception as error:  # an installation for another NumPy or Python raises many kinds
-                found[name] = str(error) or type(error).__name__
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # an installation for another NumPy or Python raises many kinds
+            found[name] = str(error) or type(error).__name__
     return found
 
 

@@ -1,10 +1,10 @@
-"""`Report`: a run's log lines, logger columns, trace, pictures and `metrics.json`. Each adapter has one per run."""
+"""`Report`: a run's log lines, trace, pictures, samples and `metrics.json`. Each adapter has one per run."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from det_seg_agent.reporting.class_levels import plot_levels, write_levels
 from det_seg_agent.reporting.extra import missing, notice, open_trace, passes_of
 from det_seg_agent.schedule import is_full
 from det_seg_agent.selector import Selector
+
+if TYPE_CHECKING:
+    from det_seg_agent.reporting.looks import Looks
 
 STATS = ("balance", "reward", "policy_entropy")  # fields of `PassReport`
 LONG_S = 60  # seconds; in shorter runs start-up and evaluation outweigh the time per image
@@ -30,6 +33,8 @@ class Report:
         trace: whether to write the Parquet trace.
         full_images: number of images in training on full data; by default all samples in each pass.
         budget: planned fraction of `full_images`; by default computed from the padded selections.
+        labels: returns what `data.html` draws as the labels of samples.
+        predictions: the same of what the trained model says; called at the end of the run.
 
     Attributes:
         pictures: files of the pictures that were drawn at the end.
@@ -44,11 +49,14 @@ class Report:
         trace: bool,
         full_images: int | None = None,
         budget: float | None = None,
+        labels: "Looks | None" = None,
+        predictions: "Looks | None" = None,
     ):
         self.folder, self.selector, self.files = Path(folder), selector, files
-        self.missing = missing(trace)
+        self.missing = missing()
         self.trace = open_trace(self.folder / "trace") if trace and "pyarrow" not in self.missing else None
         self.full_images, self.budget = full_images, budget
+        self.labels, self.predictions = labels, predictions
         self.stat_names = [name for name in STATS if name in selector.strategy.stat_names]
         self.until = ""
         self.pictures: list[Path] = []
@@ -151,7 +159,7 @@ class Report:
         return self.closing(wall)
 
     def finish(self) -> None:
-        """Draw the plot, the heat map of the classes and the two contact sheets, as `pictures`."""
+        """Draw the plot, the heat map of the classes and the contact sheets; write what is known of the samples."""
         self.pictures = []
         history, table, classes = self.selector.history, self.selector.table, self.selector.classes
         if "matplotlib" not in self.missing:
@@ -168,6 +176,27 @@ class Report:
                 from det_seg_agent.reporting.sheets import contact_sheets
 
                 self.pictures += contact_sheets(self.files, table.selected, len(history), table.score, self.folder)
+
+        if not self.missing.keys() & {"pyarrow", "PIL"}:
+            self._write_samples()
+
+    def _write_samples(self) -> None:
+        from det_seg_agent.reporting.data_page import DataPage, write_page
+        from det_seg_agent.reporting.samples import sample_rows, write_samples
+
+        table, classes = self.selector.table, self.selector.classes
+        if classes is not None:
+            with self._optional("the classes of the samples"):
+                classes.read_shares(len(table))
+        with self._optional("samples.parquet and samples.csv"):
+            rows = sample_rows(table, self.files, classes)
+            write_samples(rows, self.folder)
+            with self._optional("data.html"):
+                page = DataPage(
+                    rows, self.files, len(self.selector.history), self.selector.settings.strategy, classes,
+                    self.labels, self.predictions, self._warn,
+                )  # fmt: skip
+                write_page(page.html(), self.folder / "data.html")
 
     def show(self, add: Callable[[str, np.ndarray], object]) -> None:
         """Hand the pictures to a host's loggers: their names, as `agent.png`, and their RGB values (h, w, 3) uint8."""

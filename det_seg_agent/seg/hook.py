@@ -88,7 +88,7 @@ class AgentHook(Hook):
             self._tap = SignalTap(bare(runner.model), run.selector.strategy.weighs)
         run.report = Report(
             Path(runner.work_dir), run.selector, run.index.paths, run.selector.settings.trace, run.full_images,
-            run.budget,
+            run.budget, *run.looks(bare(runner.model)),
         )  # fmt: skip
         if is_main_process():
             run.report.begin(run.selector.pass_index + int(run.over) if resumed else 0)

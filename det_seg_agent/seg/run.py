@@ -11,6 +11,7 @@ from det_seg_agent.errors import ConfigError
 from det_seg_agent.messages import LOGGER, connect
 from det_seg_agent.pass_report import PassReport
 from det_seg_agent.ranks import gather_objects
+from det_seg_agent.reporting.looks import Looks
 from det_seg_agent.reporting.report import Report
 from det_seg_agent.schedule import is_full
 from det_seg_agent.seeding import random_state, set_random_state
@@ -18,6 +19,7 @@ from det_seg_agent.seg.checkpoints import bare
 from det_seg_agent.seg.checks import batch_note, settings_of
 from det_seg_agent.seg.classes import classes_of
 from det_seg_agent.seg.index import SampleIndex, image_paths
+from det_seg_agent.seg.looks import mask_looks, prediction_looks
 from det_seg_agent.seg.masks import Masks
 from det_seg_agent.seg.recipe import iterations_of, passes_of, plan, selects
 from det_seg_agent.seg.resume import check_state
@@ -140,6 +142,13 @@ class Run:
             loader.sampler.attach(stock_sampler(loader.sampler, self.by_iterations, host_seed))
         else:
             loader.sampler.attach(self.selector.sampler)
+
+    def looks(self, model: Any) -> tuple[Looks | None, Looks | None]:
+        """Return what draws masks and the model's predictions for the report; None where classes are unknown."""
+        if self._classes is None:
+            return None, None
+        names = self._classes.names
+        return mask_looks(self.loader.dataset, names), prediction_looks(model, self.index.paths, names)
 
     @property
     def budget(self) -> float | None:

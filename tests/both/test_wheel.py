@@ -17,7 +17,7 @@ from det_seg_agent import __version__
 pytestmark = pytest.mark.slow  # it trains
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 350_000  # bytes of the wheel
+LIMIT = 400_000  # bytes of the wheel
 SOURCES = ("det_seg_agent", "configs", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE")
 
 

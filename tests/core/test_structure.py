@@ -13,12 +13,13 @@ TOOLBOXES = {"ultralytics", "mmengine", "mmseg", "mmcv", "pycocotools"}
 # From the bottom to the top: a module imports from its own layer and from those below.
 LAYERS = (
     {"errors", "files", "messages", "seeding", "schedule", "version"},
-    {"ranks", "settings", "sampler", "fingerprint", "features", "signals", "sums", "classes"},
+    {"ranks", "settings", "sampler", "fingerprint", "features", "signals", "sums", "classes", "earlier"},
     {"table", "pass_report"},
     {"strategies"},
     {"pass_signals"},
     {"selector"},
     {"reporting"},
+    {"inspecting"},
     {"hosts", "scenes"},
     {"det", "seg"},
     {"compare"},

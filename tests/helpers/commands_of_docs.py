@@ -19,10 +19,15 @@ from det_seg_agent.compare.matrix import read
 from det_seg_agent.det.arguments import parse_arguments
 from det_seg_agent.det.settings import DetSettings
 from det_seg_agent.hosts.commands import COMMANDS
+from det_seg_agent.hosts.export import arguments_parser as export_parser
+from det_seg_agent.hosts.export import chosen
 from det_seg_agent.hosts.recipes import found, recipe_text
+from det_seg_agent.inspecting.asked import asked_of
+from det_seg_agent.reporting.samples import sample_rows
 from det_seg_agent.seg.cli import arguments_parser as seg_parser
 from det_seg_agent.settings import Settings, parse
 from det_seg_agent.strategies import resolve
+from det_seg_agent.table import ScoreTable
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -121,6 +126,14 @@ def det_seg_agent(words: list[str]) -> None:
     others = {"train-det": train_det, "train-seg": train_seg, "compare": compare, "demo": compare}
     if words[0] in others:
         others[words[0]](words[1:])
+    elif words[0] == "score":
+        assert RUN.search(words[1].partition("=")[2]) and parse_arguments(words[2:])
+    elif words[0] == "inspect":
+        assert any(name in asked_of(words[1:]).data for name in (*OWN, "/data/"))
+    elif words[0] == "export":
+        given = export_parser().parse_args(words[1:])
+        assert RUN.search(given.run)
+        chosen(sample_rows(ScoreTable(1), ["a"]), given.where)
     elif words[0] == "recipe":
         assert all(map(recipe_text, words[1:]))
     else:
