@@ -20,6 +20,6 @@ def test_a_training_without_the_report_runs(task: str, scenes: Path, tmp_path: P
     code = f"from det_seg_agent.{task}.cli import main; sys.exit(main({words!r}))"
     done = without(("pyarrow",) if task == "seg" else ("pyarrow", "rich"), code, tmp_path)  # MMEngine needs rich
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert done.stdout.count("no trace in this run: No module named 'pyarrow'") == 1
+    assert done.stdout.count("no trace, samples.parquet in this run: No module named 'pyarrow'") == 1
     assert (tmp_path / "run/metrics.json").is_file() and (tmp_path / "run/agent.png").is_file()
     assert not (tmp_path / "run/trace").exists()
