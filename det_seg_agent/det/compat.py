@@ -127,8 +127,8 @@ def unwrap_model(model: Any) -> Any:
 
 def world_size(trainer: Any) -> int:
     """Return the number of processes; up to 8.3.100 the trainer does not tell, but torch's launcher does."""
-    told = getattr(trainer, "world_size", None)
-    return max(int(os.environ.get("WORLD_SIZE", 1)) if told is None else int(told), 1)
+    size = getattr(trainer, "world_size", None)
+    return max(int(os.environ.get("WORLD_SIZE", 1)) if size is None else int(size), 1)
 
 
 def launches_processes(trainer: Any) -> bool:

@@ -6,7 +6,8 @@ import numpy as np
 
 from det_seg_agent.inspecting.contents import EXAMPLES, Contents, Fault
 from det_seg_agent.settings import parse
-from det_seg_agent.strategies.classwise import RepeatOptions, factors
+from det_seg_agent.strategies.classwise import RepeatFactor, RepeatOptions, factors
+from det_seg_agent.strategies.weights_to_selection import rates
 
 TINY = 8.0  # pixels of an object's side, in an image resized to `imgsz`
 HUGE = 0.9  # share of the image
@@ -95,21 +96,11 @@ def _lift_of_repeats(contents: Contents, rare: list[int], ratio: float) -> float
     if not rare:
         return 1.0
     shares, options = contents.shares(), parse(RepeatOptions, {})
-    weight = shares.largest(factors(shares, options.threshold, options.by, 0.5), 1.0).double().numpy()
-    rates = capped(weight, ratio * len(contents), options.cap)
+    weight = shares.largest(factors(shares, options.threshold, options.by, 0.5), 1.0)
+    rate = rates(weight, ratio * len(contents), RepeatFactor.floor, options.cap).numpy()
     index = shares.index.numpy()
-    lifts = [rates[(index == c).any(1)].mean() / ratio for c in rare if (index == c).any()]
+    lifts = [rate[(index == c).any(1)].mean() / ratio for c in rare if (index == c).any()]
     return float(np.mean(lifts)) if lifts else 1.0
-
-
-def capped(weight: np.ndarray, total: float, cap: float) -> np.ndarray:
-    """Return rates in proportion to `weight`, none above `cap`, that sum to `total`."""
-    low, high = 0.0, total / max(weight.min(), 1e-12)
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if np.minimum(middle * weight, cap).sum() < total else (low, middle)
-    rates: np.ndarray = np.minimum(high * weight, cap)
-    return rates
 
 
 def _sizes(contents: Contents, imgsz: int) -> tuple[float, float]:

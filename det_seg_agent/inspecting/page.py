@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from det_seg_agent.files import printable
 from det_seg_agent.inspecting.advice import costs, faults_lines, labels_lines, sentences
 from det_seg_agent.inspecting.asked import Asked
 from det_seg_agent.inspecting.contents import Contents
 from det_seg_agent.inspecting.findings import Findings, rare_examples
 from det_seg_agent.inspecting.similar import Images
 from det_seg_agent.reporting.looks import Look, Looks
-from det_seg_agent.reporting.markup import bullets, figure, grid, page, picture, section, table
+from det_seg_agent.reporting.markup import bullets, figure, grid, page, picture, section, short, table
 
 ROWS = 200  # classes in the table
 GROUPS = 6
@@ -63,9 +62,7 @@ def page_of(contents: Contents, found: Findings, images: Images | None, asked: A
 
 
 def _name(contents: Contents, index: int) -> str:
-    file = contents.files[index]
-    name = printable(file.replace("\\", "/").rsplit("/", 1)[-1])
-    return name if len(name) <= 32 else "\u2026" + name[-31:]
+    return short(contents.files[index].replace("\\", "/").rsplit("/", 1)[-1])
 
 
 def _pictures(contents: Contents, chosen: Sequence[int], captions: Sequence[str], looks: Looks | None) -> str:

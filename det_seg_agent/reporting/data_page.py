@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 import torch
 
 from det_seg_agent.classes import Classes
-from det_seg_agent.files import printable, replacing
+from det_seg_agent.files import replacing
 from det_seg_agent.reporting.looks import Look, Looks
-from det_seg_agent.reporting.markup import bullets, figure, grid, page, picture, section, table
+from det_seg_agent.reporting.markup import bullets, figure, grid, page, picture, section, short, table
 from det_seg_agent.reporting.sheets import order
 from det_seg_agent.reporting.suspects import TELL
 
@@ -216,8 +216,7 @@ class DataPage:
 
     def name(self, index: int) -> str:
         """Return the short name of a sample's file."""
-        name = printable(Path(self.files[index]).name)
-        return name if len(name) <= 32 else "\u2026" + name[-31:]
+        return short(Path(self.files[index]).name)
 
     def class_names(self, index: int) -> str:
         """Return the classes of a sample's labels."""

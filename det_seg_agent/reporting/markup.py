@@ -12,6 +12,7 @@ from det_seg_agent.files import printable
 from det_seg_agent.reporting.looks import Look, cropped, drawn, focus, small
 
 SIDE = 240  # pixels of a picture's longer side
+LONGEST = 32  # characters of a file's name
 
 STYLE = """
 :root { color-scheme: light; }
@@ -43,6 +44,12 @@ li { margin: .4rem 0; } li, p, h1 { overflow-wrap: anywhere; } ul { padding-left
 def text(value: object) -> str:
     """Return a value as HTML text; bytes of a file name that cannot be encoded are escaped."""
     return html.escape(printable(str(value)))
+
+
+def short(name: str) -> str:
+    """Return the name of a file for a caption, cut at its start."""
+    name = printable(name)
+    return name if len(name) <= LONGEST else "\u2026" + name[1 - LONGEST :]
 
 
 def prose(line: str) -> str:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from det_seg_agent.classes import ClassShares
-from det_seg_agent.strategies.trust import PRIOR
+from det_seg_agent.strategies.trust import usual_of_classes
 from det_seg_agent.table import ScoreTable
 
 TELL = 0.5  # a suspect score from which on a reason is given
@@ -53,9 +53,7 @@ def suspects_of(table: ScoreTable, shares: ClassShares | None) -> Suspects:
     usual = overall.expand(len(table))
     if shares is not None and bool(known.any()):
         index = known.nonzero().squeeze(1)
-        sums, weight = shares.take(index).of_class(level[index])
-        expected = ((sums + PRIOR * overall) / (weight + PRIOR)).float()
-        usual = shares.of_sample(expected, float(overall))
+        usual = shares.of_sample(usual_of_classes(shares.take(index), level[index], overall), float(overall))
     # Few passes say little: as if half a pass more had been as usual.
     score = (1 - level / usual.clamp(min=1e-6)).clamp(0, 1) * table.agreed / (table.agreed + 0.5)
     return Suspects(score, level.clamp(0, 1), usual)

@@ -12,6 +12,18 @@ PRIOR = 5.0  # samples that the mean over all classes counts as in the mean of a
 LONG = 8  # passes after which the mean over passes becomes a moving one
 
 
+def usual_of_classes(shares: ClassShares, agreement: Tensor, overall: Tensor) -> Tensor:
+    """Return the mean agreement of each class, (classes,) float32, drawn to that of all where samples are few.
+
+    Args:
+        shares: classes of n samples.
+        agreement: (n,) float32, of the same samples.
+        overall: mean over all classes, a scalar.
+    """
+    sums, weight = shares.of_class(agreement)
+    return ((sums + PRIOR * overall) / (weight + PRIOR)).float()
+
+
 class Trust:
     """Means over passes of each sample's agreement, as it is and over that of its classes.
 
@@ -39,11 +51,8 @@ class Trust:
         index, now = samples.index[known], samples.agreement[known]
         if not len(now):
             return
-        mine = shares.take(index)
-        sums, weight = mine.of_class(now)
-        overall = float(now.mean())
-        expected = ((sums + PRIOR * overall) / (weight + PRIOR)).float()
-        relative = now / mine.of_sample(expected, overall).clamp(min=1e-6)
+        mine, overall = shares.take(index), now.mean()
+        relative = now / mine.of_sample(usual_of_classes(mine, now, overall), float(overall)).clamp(min=1e-6)
         self.passes[index] = (self.passes[index] + 1).clamp(max=LONG)
         for mean, new in ((self.agreement, now), (self.relative, relative)):
             old = mean[index]

@@ -26,12 +26,12 @@ def phases(total: int, seed: int) -> Tensor:
     return ((start + torch.arange(total, dtype=torch.float64) * GOLDEN) % 1).float()
 
 
-def rates(weight: Tensor, count: int, floor: float, cap: int = 1) -> Tensor:
+def rates(weight: Tensor, count: float, floor: float, cap: int = 1) -> Tensor:
     """Return rates (N,) float32 that sum to `count`: min(cap, floor * count / N + c * weight) with a suitable c.
 
     Args:
         weight: (N,) float32 >= 0.
-        count: size of a selection.
+        count: sum of the rates, the mean size of a selection.
         floor: lowest rate, as a fraction of count / N.
         cap: highest rate: how often a selection may hold a sample.
     """

@@ -4,16 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFilter
 
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.inspecting.advice import Similar, costs, sentences
 from det_seg_agent.inspecting.asked import asked_of
 from det_seg_agent.inspecting.contents import Contents
-from det_seg_agent.inspecting.findings import capped, find
+from det_seg_agent.inspecting.findings import find
 from det_seg_agent.inspecting.images import groups_of, read, runs_of
 from det_seg_agent.inspecting.report import inspect
 from det_seg_agent.schedule import Schedule
+from det_seg_agent.strategies.weights_to_selection import rates
 
 BOX = (0.2, 0.2, 0.6, 0.6)
 
@@ -51,8 +53,8 @@ def test_shares_are_those_of_the_strategies() -> None:
 
 
 def test_capped_rates_sum_to_the_total() -> None:
-    rates = capped(np.array([1.0, 1.0, 100.0]), 3.0, 2.0)
-    assert rates.sum() == pytest.approx(3) and rates.max() == pytest.approx(2) and rates[0] == pytest.approx(0.5)
+    found = rates(torch.tensor([1.0, 1.0, 100.0]), 3.0, 0.0, 2)
+    assert found.sum() == pytest.approx(3) and found.max() == pytest.approx(2) and found[0] == pytest.approx(0.5)
 
 
 def test_labels_that_look_wrong_are_found() -> None:
