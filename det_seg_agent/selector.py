@@ -20,6 +20,7 @@ from det_seg_agent.fingerprint import (
     refuse_other_size,
     unpacked,
 )
+from det_seg_agent.messages import LOGGER
 from det_seg_agent.pass_report import PassReport
 from det_seg_agent.pass_signals import PassSignals
 from det_seg_agent.ranks import decide, refuse_unlike, world
@@ -87,10 +88,13 @@ class Selector:
         self.table = ScoreTable(num_samples, classes)
         self.strategy = cls(self.table, seed, options)
         if self.strategy.weighs and not applies_weights:
-            raise ConfigError(
-                f"agent.strategy={self.settings.strategy!r} with these settings scales the losses of samples. Multiply "
-                "each by `selector.weights_of(index)` and pass applies_weights=True, or take another strategy."
-            )
+            if self.strategy.needs_weights:
+                raise ConfigError(
+                    f"agent.strategy={self.settings.strategy!r} with these settings scales the losses of samples. "
+                    "Multiply each by `selector.weights_of(index)` and pass applies_weights=True, or take another "
+                    "strategy."
+                )
+            self.strategy.weighs = False
         self.signals = PassSignals(self.table, self.strategy, seed, classes)
         self.sampler = SelectionSampler(num_samples, seed, rank, world_size, shuffle, batch)
         self.selection = Selection(torch.arange(num_samples))
@@ -149,18 +153,30 @@ class Selector:
         }
 
     def _select(self, pass_index: int) -> Selection:
-        if self.strategy.needs_classes and self.classes is not None:
-            self.classes.read_shares(len(self))  # also where it is not asked yet: errors in reading come early
+        self._read_classes()
         if self.settings.init is not None and self.pass_index < 0 and not self.selects_all:
             self._start_from(self.settings.init)
         ratio = 1.0 if self.selects_all else self.settings.ratio_at(pass_index, self.total_passes)
         if is_full(ratio):
-            return Selection(torch.arange(len(self)))
-        count = self.settings.count_at(pass_index, self.total_passes, len(self))
-        selection = self.strategy.select(Request(pass_index, self.total_passes, count, ratio))
+            selection = Selection(torch.arange(len(self)), self.strategy.full_weights())
+        else:
+            count = self.settings.count_at(pass_index, self.total_passes, len(self))
+            selection = self.strategy.select(Request(pass_index, self.total_passes, count, ratio))
         name = f"{type(self.strategy).__name__}: pass {pass_index + 1}"
         check_selection(selection, len(self), name, self.strategy.repeats)
         return selection
+
+    def _read_classes(self) -> None:
+        """Read the samples' classes before the first pass if the strategy does: errors in reading come early."""
+        if self.table.classes is None or not (self.strategy.needs_classes or self.strategy.uses_classes):
+            return
+        try:
+            self.table.classes.read_shares(len(self))
+        except Exception as error:
+            if self.strategy.needs_classes:
+                raise
+            self.table.classes = None
+            LOGGER.warning(f"det_seg_agent: the samples' classes cannot be read; the strategy goes without. {error}")
 
     def _start_from(self, run: str) -> None:
         """Take over what an earlier run knew of the samples, on rank 0."""

@@ -72,10 +72,12 @@ class Strategy(ABC):
     feature_dim: int | None = 0  # values that features are projected to; None: as they are; 0: no features
     keeps_features: bool = True  # whether `table.features` holds them
     repeats: bool = False  # whether a selection may hold a sample more than once
-    weighs: bool = False  # whether its selections have weights
+    weighs: bool = False  # whether its selections may have weights; the selector sets False if the loop ignores them
+    needs_weights: bool = True  # whether one that `weighs` cannot do without them
     fixed_budget: bool = True  # whether a selection has the size that is asked for
     needs_sufficiency: bool = False  # whether it cannot do without that signal
     needs_classes: bool = False  # whether it cannot do without `table.classes`
+    uses_classes: bool = False  # whether it reads them where there are any
     needs_images: bool = False  # whether `observe_images` is called; all images of a pass are then kept in memory
 
     def __init__(self, table: ScoreTable, seed: int, options: Any):
@@ -108,6 +110,10 @@ class Strategy(ABC):
     @abstractmethod
     def select(self, request: Request) -> Selection:
         """Return the selection of a pass; called only for passes with a ratio below 1."""
+
+    def full_weights(self) -> Tensor | None:
+        """Return the loss weights (num_samples,) float32 > 0 of a pass over all samples; None means 1 for all."""
+        return None
 
     def stats(self) -> dict[str, float]:
         """Return the figures of the last `observe` named in `stat_names`: any of balance, reward, policy_entropy."""

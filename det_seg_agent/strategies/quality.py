@@ -5,9 +5,10 @@ from typing import Any, ClassVar
 import torch
 from pydantic import BaseModel, Field
 
-from det_seg_agent.strategies.base import StrategyOptions, register
+from det_seg_agent.strategies.base import register
 from det_seg_agent.strategies.data_agent.reward import quality, rank_order
 from det_seg_agent.strategies.data_agent.state import ENTROPY, Levels
+from det_seg_agent.strategies.trust import Trusting, TrustOptions
 from det_seg_agent.strategies.weights_to_selection import ByWeight
 from det_seg_agent.sums import SampleSignals
 
@@ -23,7 +24,7 @@ class Even(ByWeight):
         return torch.ones(len(self.table))
 
 
-class QualityOptions(StrategyOptions):
+class QualityOptions(TrustOptions):
     """Options of `Quality`; they mean the same as the agent's options of these names."""
 
     floor: float = Field(0.4, ge=0, le=1, description="least rate of a sample, as a share of the ratio")
@@ -31,7 +32,7 @@ class QualityOptions(StrategyOptions):
 
 
 @register("quality")
-class Quality(ByWeight):
+class Quality(Trusting):
     """The agent without its policy: the weight of a sample is the rank of its quality q = w D + (1 - w) U.
 
     The agent's matching reward is maximal at q (`reward.reward`), and q can be computed for every sample. The
@@ -47,7 +48,8 @@ class Quality(ByWeight):
         self.floor = self.options.floor
 
     def observe(self, samples: SampleSignals, pass_index: int, total_passes: int) -> None:
-        """Update the levels from the signals of the pass."""
+        """Update trust and levels from the signals of the pass."""
+        super().observe(samples, pass_index, total_passes)
         self.levels.update(samples)
 
     def weights(self) -> torch.Tensor:
@@ -60,7 +62,7 @@ class Quality(ByWeight):
         return score
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the round-robin priorities and the levels."""
+        """Return priorities, trust and levels."""
         return {**super().state_dict(), "levels": self.levels.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

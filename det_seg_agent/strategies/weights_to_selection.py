@@ -107,12 +107,17 @@ class ByWeight(Strategy):
     def weights(self) -> Tensor:
         """Return the weight of each sample, (num_samples,) float32 >= 0."""
 
+    def rates(self, request: Request) -> tuple[Tensor, float]:
+        """Return the weights of a selection and their floor, see `rates`."""
+        self.table.score = self.weights()
+        return self.table.score.nan_to_num(nan=1.0), self.floor
+
     def select(self, request: Request) -> Selection:
         """Return the `count` samples of highest round-robin priority."""
-        self.table.score = self.weights()
+        weight, floor = self.rates(request)
         draw = generator(self.seed, "ties", request.pass_index)
         first = self.table.never_seen()
-        return Selection(self.round_robin.take(self.table.score, request.count, self.floor, first, draw, self.cap))
+        return Selection(self.round_robin.take(weight, request.count, floor, first, draw, self.cap))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the round-robin priorities."""

@@ -9,13 +9,13 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from det_seg_agent.seeding import generator
-from det_seg_agent.strategies.base import Request, Selection, register
+from det_seg_agent.strategies.base import register
 from det_seg_agent.strategies.data_agent.learner import PpoStrategy
 from det_seg_agent.strategies.data_agent.options import AgentOptions
 from det_seg_agent.strategies.data_agent.ppo import BetaPolicy, PpoConfig
 from det_seg_agent.strategies.data_agent.reward import quality, rank_order, reward
 from det_seg_agent.strategies.data_agent.state import ENTROPY, Levels
-from det_seg_agent.strategies.weights_to_selection import RoundRobin
+from det_seg_agent.strategies.trust import Trusting
 from det_seg_agent.sums import SampleSignals
 
 ROWS = 8192  # samples that the policy scores at a time: they fit a processor's cache
@@ -23,7 +23,7 @@ MINIBATCH = 256  # samples in a gradient step of PPO
 
 
 @register("agent")
-class Agent(PpoStrategy):
+class Agent(PpoStrategy, Trusting):
     """Beta policy over samples, whose weights are rates of selection."""
 
     Options: ClassVar[type[BaseModel]] = AgentOptions
@@ -34,10 +34,11 @@ class Agent(PpoStrategy):
         self.feature_dim = options.feature_dim
         self.needs_sufficiency = options.difficulty == "insufficiency"
         self.levels = Levels(len(table), options.memory)
-        self.round_robin = RoundRobin(len(table), seed)
+        self.floor = options.floor
 
     def observe(self, samples: SampleSignals, pass_index: int, total_passes: int) -> None:
-        """Update levels and feature statistics from a pass, then train the policy."""
+        """Update trust, levels and feature statistics from a pass, then train the policy."""
+        super().observe(samples, pass_index, total_passes)
         self.levels.update(samples)
         self.table.features.standardise(samples.index)
         draw = generator(self.seed, "ppo", pass_index, 0)
@@ -73,35 +74,27 @@ class Agent(PpoStrategy):
         """Return what the policy sees of samples, (n, S) float32: standardised features, and levels."""
         return torch.cat([self.table.features.standardised(index), self.levels.inputs(index)], 1)
 
-    def _weights(self, policy: BetaPolicy) -> Tensor:
-        """Return the policy's mean action for every sample; blocks are apart, so that threads change no figure."""
+    def weights(self) -> Tensor:
+        """Return the policy's mean action for every sample; before the first update, the scores of an earlier run."""
+        if self.ppo is None:
+            return self.table.score
+        policy = self.ppo.policy
         weights = torch.empty(len(self.table))
 
         def score(start: int) -> None:
             rows = slice(start, start + ROWS)
             weights[rows] = policy.mean(self._state(rows))
 
-        # Each thread sets its own number of torch threads.
+        # Blocks are apart, so that threads change no figure. Each thread sets its own number of torch threads.
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1), initializer=torch.set_num_threads, initargs=(1,)) as pool:
             list(pool.map(score, range(0, len(weights), ROWS)))
         return weights
 
-    def select(self, request: Request) -> Selection:
-        """Score every sample with the current policy, and return `count` of them by rate."""
-        table = self.table
-        if self.ppo is not None:
-            table.score = self._weights(self.ppo.policy)
-        ties = generator(self.seed, "ties", request.pass_index)
-        return Selection(
-            self.round_robin.take(table.score, request.count, self.options.floor, table.never_seen(), ties)
-        )
-
     def state_dict(self) -> dict[str, Any]:
-        """Return policy, optimizer, reward statistics, levels, and the round-robin's priorities."""
-        return {**super().state_dict(), "due": self.round_robin.priority, "levels": self.levels.state_dict()}
+        """Return policy, optimizer, reward statistics, levels, trust, and the round-robin's priorities."""
+        return {**super().state_dict(), "levels": self.levels.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
         super().load_state_dict(state)
         self.levels.load_state_dict(state["levels"])
-        self.round_robin.priority = state["due"].clone()

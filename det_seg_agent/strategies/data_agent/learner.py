@@ -42,13 +42,14 @@ class PpoStrategy(Strategy):
 
     def state_dict(self) -> dict[str, Any]:
         """Return policy, optimizer and reward statistics."""
-        state: dict[str, Any] = {"norm": self.norm.state_dict(), "ppo": None}
+        state: dict[str, Any] = {**super().state_dict(), "norm": self.norm.state_dict(), "ppo": None}
         if self.ppo is not None:
             state |= {"ppo": self.ppo.state_dict(), "state_dim": self.ppo.policy.actor[0].in_features}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
+        super().load_state_dict(state)
         self.norm.load_state_dict(state["norm"])
         self.ppo = None  # a state from before the first signals resets the policy too
         if state["ppo"] is not None:

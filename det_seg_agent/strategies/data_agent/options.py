@@ -5,9 +5,10 @@ from typing import Literal
 from pydantic import Field
 
 from det_seg_agent.strategies.base import StrategyOptions
+from det_seg_agent.strategies.trust import TrustOptions
 
 
-class AgentOptions(StrategyOptions):
+class AgentOptions(TrustOptions):
     """Options of `strategy=agent`; what PPO needs beyond them is in `PpoConfig`."""
 
     difficulty: Literal["loss", "insufficiency", "both"] = Field(
