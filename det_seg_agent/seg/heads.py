@@ -91,14 +91,21 @@ def check_model(model: nn.Module, weighted: bool) -> None:
             f"decode_head.loss_decode has use_sigmoid=True with {head.out_channels} channels, which is not supported: "
             "entropy over classes needs a softmax. Set use_sigmoid=False in one of the losses."
         )
-    if weighted:
-        extra = [each.loss_se_decode for each in heads_of(model) if hasattr(each, "loss_se_decode")]
-        for loss in [*(loss for each in heads_of(model) for loss in losses_of(each)), *extra]:
-            if not isinstance(loss, CrossEntropyLoss) or getattr(loss, "use_sigmoid", False):
-                raise ConfigError(
-                    f"{type(loss).__name__} cannot be weighted by image, which this strategy asks for. Use "
-                    "CrossEntropyLoss, or a strategy without weights: agent, random, loss, entropy."
-                )
+    if weighted and (name := unweighable(model)):
+        raise ConfigError(
+            f"{name} cannot be weighted by image, which this strategy asks for. Use CrossEntropyLoss, or a strategy "
+            "without weights: agent, random, loss, entropy."
+        )
+
+
+def unweighable(model: nn.Module) -> str:
+    """Return the name of a model's first loss that cannot be weighted by image; empty if all can."""
+    extra = [each.loss_se_decode for each in heads_of(model) if hasattr(each, "loss_se_decode")]
+    heads = [each for each in heads_of(model) if hasattr(each, "loss_decode")]
+    for loss in [*(loss for each in heads for loss in losses_of(each)), *extra]:
+        if not isinstance(loss, CrossEntropyLoss) or getattr(loss, "use_sigmoid", False):
+            return type(loss).__name__
+    return ""
 
 
 def _refuse(key: str, name: str, reason: str) -> None:

@@ -18,6 +18,7 @@ from det_seg_agent.seeding import random_state, set_random_state
 from det_seg_agent.seg.checkpoints import bare
 from det_seg_agent.seg.checks import batch_note, settings_of
 from det_seg_agent.seg.classes import classes_of
+from det_seg_agent.seg.heads import unweighable
 from det_seg_agent.seg.index import SampleIndex, image_paths
 from det_seg_agent.seg.looks import mask_looks, prediction_looks
 from det_seg_agent.seg.masks import Masks
@@ -108,9 +109,10 @@ class Run:
                 self.iterations = sum(
                     iterations_of(self._settings, p, length, samples, self.batch) for p in range(length)
                 )
-        self._classes = classes_of(loader.dataset, bare(runner.model))
+        model = bare(runner.model)
+        self._classes = classes_of(loader.dataset, model)
         seed = runner.seed if self._settings.seed is None else self._settings.seed
-        self._select_by(self._settings.model_copy(update={"seed": seed}), runner.seed)
+        self._select_by(self._settings.model_copy(update={"seed": seed}), runner.seed, model)
         self.fixed = self.selector.strategy.fixed_budget
         if not self.fixed:
             self.iterations = self.full_iterations
@@ -131,11 +133,13 @@ class Run:
                 "agent.final_full=0."
             )
 
-    def _select_by(self, settings: Settings, host_seed: int | None) -> None:
+    def _select_by(self, settings: Settings, host_seed: int | None, model: Any) -> None:
         loader, (rank, world) = self.loader, get_dist_info()
+        # A strategy that cannot do without weights is refused with the name of the loss, see `check_model`.
+        weighed = strategy_class(settings.strategy).needs_weights or not unweighable(model)
         self.selector = Selector(
             len(loader.dataset), self.passes, settings, rank=rank, world_size=world, shuffle=loader.sampler.shuffle,
-            batch=loader.batch_size, samples=self.index.paths, applies_weights=True,
+            batch=loader.batch_size, samples=self.index.paths, applies_weights=weighed,
             classes=self._classes,
         )  # fmt: skip
         if self.stock:
@@ -224,7 +228,7 @@ class Run:
                 f"work_dir={str(runner.work_dir)!r}: its run is finished, nothing is left to resume. Start a new one "
                 "with load_from= its checkpoint and another work_dir."
             )
-        self._select_by(settings, runner.seed)
+        self._select_by(settings, runner.seed, bare(runner.model))
         self.selector.load_state_dict(saved["selector"], other_length=True)  # `check_state` has warned
         self.over, self.done, self._random = saved["over"], saved["done"], saved["random"]
         if self.by_iterations:

@@ -12,7 +12,7 @@ from det_seg_agent.seeding import generator
 from det_seg_agent.strategies.base import register
 from det_seg_agent.strategies.data_agent.learner import PpoStrategy
 from det_seg_agent.strategies.data_agent.options import AgentOptions
-from det_seg_agent.strategies.data_agent.ppo import BetaPolicy, PpoConfig
+from det_seg_agent.strategies.data_agent.ppo import PpoConfig
 from det_seg_agent.strategies.data_agent.reward import quality, rank_order, reward
 from det_seg_agent.strategies.data_agent.state import ENTROPY, Levels
 from det_seg_agent.strategies.trust import Trusting
