@@ -48,6 +48,7 @@ class Selector:
         samples: image file of each sample; a saved state of other images is then refused.
         applies_weights: whether the training loop scales losses by `weights_of`, as some strategies require.
         classes: the classes of the samples, which some strategies require.
+        nats: largest entropy in units of the loss, such as ln(classes), if the loss is a cross-entropy.
 
     Raises:
         ConfigError: if the arguments or settings are invalid.
@@ -66,6 +67,7 @@ class Selector:
         samples: Sequence[str] | None = None,
         applies_weights: bool = False,
         classes: Classes | None = None,
+        nats: float | None = None,
         **fields: Any,
     ):
         if settings is not None and fields:
@@ -85,7 +87,7 @@ class Selector:
                 "`classes` to `Selector`, or take another strategy."
             )
         self.classes = classes
-        self.table = ScoreTable(num_samples, classes)
+        self.table = ScoreTable(num_samples, classes, nats)
         self.strategy = cls(self.table, seed, options)
         if self.strategy.weighs and not applies_weights:
             if self.strategy.needs_weights:

@@ -14,6 +14,7 @@ from det_seg_agent.sums import SampleSignals
 PRIOR = 5.0  # samples that the mean over all classes counts as in the mean of a class
 LONG = 8  # passes after which the mean over passes becomes a moving one
 LEAST = 0.02  # lowest factor of a loss
+SLACK = 0.05  # added to loss and entropy, whose ratio is noise where both are near 0
 
 
 def usual_of_classes(shares: ClassShares, agreement: Tensor, overall: Tensor) -> Tensor:
@@ -49,17 +50,14 @@ class Trust:
         self.relative = torch.full((num_samples,), float("nan"))
         self.passes = torch.zeros(num_samples, dtype=torch.int16)
 
-    def update(self, samples: SampleSignals, shares: ClassShares | None) -> None:
-        """Update the means from the signals of a pass; without classes all samples are compared with each other."""
+    def update(self, samples: SampleSignals, shares: ClassShares) -> None:
+        """Update the means from the signals of a pass."""
         known = samples.agreement.isfinite()
         index, now = samples.index[known], samples.agreement[known]
         if not len(now):
             return
-        usual = overall = now.mean()
-        if shares is not None:
-            mine = shares.take(index)
-            usual = mine.of_sample(usual_of_classes(mine, now, overall), float(overall))
-        relative = now / usual.clamp(min=1e-6)
+        mine, overall = shares.take(index), now.mean()
+        relative = now / mine.of_sample(usual_of_classes(mine, now, overall), float(overall)).clamp(min=1e-6)
         self.passes[index] = (self.passes[index] + 1).clamp(max=LONG)
         for mean, new in ((self.agreement, now), (self.relative, relative)):
             old = mean[index]
@@ -78,17 +76,6 @@ class Trust:
         weight[seen] *= 1 - (1 - known) * rank
         return weight.nan_to_num(nan=1.0)
 
-    def factors(self, below: float, power: float) -> Tensor | None:
-        """Return (relative / below) ** power, (num_samples,) float32 in [LEAST, 1]; None before any observation.
-
-        Args:
-            below: relative agreement from which on samples have 1.
-            power: exponent.
-        """
-        if not bool(self.passes.any()):
-            return None
-        return ((self.relative / below).clamp(max=1) ** power).clamp(min=LEAST).nan_to_num(nan=1.0)
-
     def state_dict(self) -> dict[str, Any]:
         """Return means and numbers of passes."""
         return {"agreement": self.agreement, "relative": self.relative, "passes": self.passes}
@@ -99,19 +86,82 @@ class Trust:
         self.passes = state["passes"].clone()
 
 
+class Surprise:
+    """How much larger the loss of a sample's labels is than the model itself expects.
+
+    The expectation of a cross-entropy over the model's own prediction is the prediction's entropy. Hard samples have
+    both a high loss and a high entropy, and a ratio near 1; where the model is sure of something else than the label,
+    the ratio is high. For a loss that is no cross-entropy, -log2(agreement) takes its place: 1 where the label is as
+    probable as the best other class.
+
+    Args:
+        num_samples: number of samples in the training set.
+        nats: largest entropy in units of the loss, such as ln(classes); None if the loss is no cross-entropy.
+
+    Attributes:
+        found, expected: (num_samples,) float32, means over passes; NaN until first observed.
+        passes: (num_samples,) int16, passes that observed the sample.
+    """
+
+    def __init__(self, num_samples: int, nats: float | None):
+        self.nats = nats
+        self.found, self.expected = torch.full((2, num_samples), float("nan")).unbind()
+        self.passes = torch.zeros(num_samples, dtype=torch.int16)
+
+    def update(self, samples: SampleSignals) -> None:
+        """Update the means from the signals of a pass."""
+        if self.nats is None:
+            found = -samples.agreement.clamp(min=1e-3).log2()
+            expected = torch.ones_like(found)
+        else:
+            found, expected = samples.loss, samples.entropy * self.nats
+        known = found.isfinite() & expected.isfinite()
+        index = samples.index[known]
+        self.passes[index] = (self.passes[index] + 1).clamp(max=LONG)
+        for mean, new in ((self.found, found[known]), (self.expected, expected[known])):
+            old = mean[index]
+            mean[index] = torch.where(old.isnan(), new, old + (new - old) / self.passes[index])
+
+    def ratio(self, shares: ClassShares | None) -> Tensor:
+        """Return the ratio of each sample, (num_samples,) float32; NaN until first observed.
+
+        Args:
+            shares: the samples' classes. Where the mean ratio of a sample's classes is above 1, as for classes that
+                are not learnt yet, its ratio is divided by it.
+        """
+        ratio = (self.found + SLACK) / (self.expected + SLACK)
+        known = ratio.isfinite()
+        if shares is None or not bool(known.any()):
+            return ratio
+        mine, overall = shares.take(known.nonzero().squeeze(1)), ratio[known].mean()
+        usual = mine.of_sample(usual_of_classes(mine, ratio[known], overall), float(overall))
+        ratio[known] /= usual.clamp(min=1)
+        return ratio
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return means and numbers of passes."""
+        return {"found": self.found, "expected": self.expected, "passes": self.passes}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state that `state_dict` returned."""
+        self.found, self.expected = state["found"].clone(), state["expected"].clone()
+        self.passes = state["passes"].clone()
+
+
 class TrustOptions(StrategyOptions):
     """Options of strategies that are `Trusting`."""
 
-    trust: float = Field(3.0, ge=0, le=8, description="exponent of trust in rates and loss weights; 0: it is ignored")
-    doubt_below: float = Field(
-        0.75, gt=0, le=1, description="share of the usual agreement of its classes below which a sample is doubted"
+    trust: float = Field(6.0, ge=0, le=16, description="exponent of trust in rates and loss weights; 0: it is ignored")
+    doubt_above: float = Field(
+        1.1, ge=1, le=10, description="loss over the loss that the model expects, above which a sample is doubted"
     )
 
 
 class Trusting(ByWeight):
     """Base of strategies that select samples of doubtful labels less often and scale their losses down.
 
-    The factor of a sample is `Trust.factors`; it multiplies the rate and, where the loop can do so, the loss.
+    The factor of a sample is (doubt_above / surprise) ** trust, at most 1; it multiplies the rate and, where the loop
+    can do so, the loss.
     """
 
     uses_classes = True
@@ -119,17 +169,21 @@ class Trusting(ByWeight):
 
     def __init__(self, table: Any, seed: int, options: Any):
         super().__init__(table, seed, options)
-        self.trust = Trust(len(table))
+        self.surprise = Surprise(len(table), table.nats)
         self.weighs = self.options.trust > 0
 
     def observe(self, samples: SampleSignals, pass_index: int, total_passes: int) -> None:
-        """Update the trust from the signals of the pass."""
-        classes = self.table.classes
-        self.trust.update(samples, None if classes is None else classes.read_shares(len(self.table)))
+        """Update the surprise from the signals of the pass."""
+        self.surprise.update(samples)
 
     def factors(self) -> Tensor | None:
-        """Return the factor of each sample, (num_samples,) float32 in (0, 1]; None if all are 1."""
-        return self.trust.factors(self.options.doubt_below, self.options.trust) if self.options.trust else None
+        """Return the factor of each sample, (num_samples,) float32 in [LEAST, 1]; None if all are 1."""
+        if not self.options.trust or not bool(self.surprise.passes.any()):
+            return None
+        classes = self.table.classes
+        ratio = self.surprise.ratio(None if classes is None else classes.read_shares(len(self.table)))
+        factor = (self.options.doubt_above / ratio).clamp(max=1) ** self.options.trust
+        return factor.clamp(min=LEAST).nan_to_num(nan=1.0)
 
     def rates(self, request: Request) -> tuple[Tensor, float]:
         """Return rates by weight and trust; their floor is part of them, so that doubtful samples fall below it."""
@@ -149,10 +203,10 @@ class Trusting(ByWeight):
         return self.factors() if self.weighs else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the round-robin priorities and the trust."""
-        return {**super().state_dict(), "trust": self.trust.state_dict()}
+        """Return the round-robin priorities and the surprise."""
+        return {**super().state_dict(), "surprise": self.surprise.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
         super().load_state_dict(state)
-        self.trust.load_state_dict(state["trust"])
+        self.surprise.load_state_dict(state["surprise"])

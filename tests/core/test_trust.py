@@ -1,6 +1,7 @@
 """Trust in labels: the agent and its rule select doubtful samples less often, and scale their losses down."""
 
 import io
+import math
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from class_rows import NAMES, some_classes
 
 from det_seg_agent import Selector
 from det_seg_agent.classes import Classes
-from det_seg_agent.strategies.trust import LEAST, Trust
+from det_seg_agent.strategies.trust import LEAST, Surprise
 from det_seg_agent.sums import SampleSignals
 
 N, PASSES = 120, 12
@@ -88,18 +89,31 @@ def test_classes_that_cannot_be_read_are_named_and_gone_without(messages: io.Str
     assert messages.getvalue().count("3.png is missing") == 1
 
 
-def test_trust_compares_with_samples_of_the_same_classes() -> None:
-    """Class 1 is not learnt yet: low agreement is usual for it, and no reason to doubt."""
-    classes = some_classes(N)
-    shares = classes.read_shares(N)
-    rare = (shares.index == 1).any(1)
-    trust, plain = Trust(N), Trust(N)
-    agreement = torch.where(rare, 0.1, 0.8)
+def signals_of(**given: torch.Tensor) -> SampleSignals:
+    """Return signals of all samples; those that are not given are NaN."""
     nothing = torch.full((N,), float("nan"))
-    samples = SampleSignals(torch.arange(N), nothing, nothing, nothing, agreement, torch.full((N, 3), float("nan")))
-    trust.update(samples, shares)
-    plain.update(samples, None)
-    with_classes, without = trust.factors(0.75, 3), plain.factors(0.75, 3)
-    assert with_classes is not None and without is not None
-    assert with_classes[rare].mean() > without[rare].mean()
-    assert Trust(4).factors(0.75, 3) is None
+    fields = {name: given.get(name, nothing) for name in ("loss", "entropy", "sufficiency", "agreement")}
+    return SampleSignals(torch.arange(N), **fields, relative=torch.full((N, 3), float("nan")))
+
+
+def test_what_is_hard_is_expected_and_what_is_wrong_is_not() -> None:
+    """A hard sample has a high loss and a high entropy, a wrong one the loss alone."""
+    surprise = Surprise(N, math.log(5))
+    assert surprise.ratio(None).isnan().all()
+    loss, entropy = torch.full((N,), 0.2), torch.full((N,), 0.2 / math.log(5))
+    loss[:40] = 1.2
+    entropy[:20] = 1.2 / math.log(5)
+    for _ in range(3):
+        surprise.update(signals_of(loss=loss, entropy=entropy))
+    ratio = surprise.ratio(None)
+    assert ratio[:20].tolist() == pytest.approx([1] * 20, rel=1e-4) and (ratio[20:40] > 4).all()
+    assert ratio[40:].tolist() == pytest.approx([1] * 80, rel=1e-4)
+
+
+def test_a_class_that_is_not_learnt_yet_is_no_reason_to_doubt() -> None:
+    shares = some_classes(N).read_shares(N)
+    rare = (shares.index == 4).any(1)
+    surprise = Surprise(N, None)
+    surprise.update(signals_of(agreement=torch.where(rare, 0.1, 0.8)))
+    assert (surprise.ratio(shares)[rare] < surprise.ratio(None)[rare]).all()
+    assert torch.equal(surprise.ratio(shares)[~rare], surprise.ratio(None)[~rare])
