@@ -23,6 +23,17 @@ import pytest
 from det_seg_agent.scenes import write_scenes
 
 
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Trainings draw their plots and their page where a test looks at them and is marked `draws`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("slow") and not request.node.get_closest_marker("draws"):
+            from undrawn import leave_out
+
+            leave_out(patch.setattr)
+        yield
+
+
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of 48 + 8 scenes of 64 px."""

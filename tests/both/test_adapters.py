@@ -52,11 +52,12 @@ def check_what_is_left(run: Any, strategy: str) -> None:
     assert ("agent/balance" in run.scalars) == (strategy == "agent")
 
 
-def test_random_selections_train_and_leave_everything(adapter: Any) -> None:
-    check_what_is_left(adapter.train("run", **RATIO, strategy="random"), "random")
-
-
-@pytest.mark.parametrize("strategy", ["agent", "infobatch"])
+@pytest.mark.draws
+@pytest.mark.parametrize(
+    ("adapter", "strategy"),
+    [*((name, "agent") for name in ADAPTERS), ("detection", "infobatch"), ("segmentation-iterations", "infobatch")],
+    indirect=["adapter"],
+)
 def test_a_run_leaves_everything_and_goes_on_exactly_after_a_stop(adapter: Any, strategy: str) -> None:
     """Stopped within a pass after the last checkpoint: the same selections, signals and weights as without a stop."""
     whole = adapter.train("whole", **RATIO, strategy=strategy)

@@ -106,6 +106,7 @@ def test_classes_of_masks_are_those_that_the_host_loads(scenes: Path, tmp_path: 
         next(counts_of(dataset, 5))
 
 
+@pytest.mark.draws
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_a_run_with_repeats_goes_on_exactly_after_a_stop(name: str, scenes: Path, tmp_path: Path) -> None:
     adapter = ADAPTERS[name](scenes, tmp_path)

@@ -261,6 +261,7 @@ def selections(threads: int = 1, **environment: str) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_selections_do_not_depend_on_the_number_of_threads() -> None:
     assert selections(1) == selections(2)
 
@@ -276,6 +277,7 @@ def probe(tmp_path: Path, processes: int, *words: str, **environment: str) -> li
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_unlike_processes_train_on_one_selection(tmp_path: Path) -> None:
     """Rank 1 has other threads and rank 2 another instruction set: each sample is trained on once, by one rank."""
     lines = probe(tmp_path, 3, str(SAMPLES), str(PASSES), OTHERS="OMP_NUM_THREADS=2;ATEN_CPU_CAPABILITY=default")
@@ -292,6 +294,7 @@ DIFFERING = {
 }
 
 
+@pytest.mark.slow
 def test_processes_that_differ_stop_all_with_what_differs(tmp_path: Path) -> None:
     """One after another: no rank is left waiting, or the next would not end alike."""
     lines = probe(tmp_path, 2, "20", "4", *DIFFERING)

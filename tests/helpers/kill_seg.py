@@ -14,6 +14,7 @@ from kills import Kill, in_child, trap_bytes, trap_replace, trap_trace
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from seg_runs import TINY, config_of, fit
+from undrawn import leave_out
 
 OPTIONS: dict[str, Any] = {
     "train_cfg": {"_delete_": True, "type": "AgentIterLoop", "max_iters": 60, "val_interval": 100},
@@ -85,6 +86,7 @@ def train(scenes: Path, folder: Path, moment: str | None = None, resume: bool = 
 
 def main(scenes: Path, folder: Path, moments: list[str]) -> None:
     """Train without a stop, then with a kill at each moment and on to the end; note how each process ended."""
+    leave_out(setattr)
     ends = [in_child(lambda: train(scenes, folder / "whole"))]
     for moment in [*moments, None]:
         ends.append(in_child(lambda moment=moment: train(scenes, folder / "killed", moment, resume=True)))  # type: ignore[misc]
