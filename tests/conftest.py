@@ -24,14 +24,15 @@ from det_seg_agent.scenes import write_scenes
 
 
 @pytest.fixture(autouse=True)
-def undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
+def drawing(request: pytest.FixtureRequest) -> Iterator[None]:
     """Trainings draw their plots and their page where a test looks at them and is marked `draws`."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.node.get_closest_marker("slow") and not request.node.get_closest_marker("draws"):
-            from undrawn import leave_out
-
-            leave_out(patch.setattr)
+    if request.node.get_closest_marker("draws") or not request.node.get_closest_marker("slow"):
         yield
+    else:
+        from undrawn import undrawn
+
+        with undrawn():
+            yield
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import torch
 from det_runs import fit, write_model
 from kills import Kill, in_child, trap_bytes, trap_replace, trap_trace
 from ultralytics import YOLO
-from undrawn import leave_out
+from undrawn import undrawn
 
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 
@@ -64,7 +64,6 @@ def go_on(model: str, data: str, folder: Path, name: str) -> None:
 
 def main(data: str, folder: Path, moments: list[str]) -> None:
     """Train without a stop, then with a kill at each moment; note how each process ended."""
-    leave_out(setattr)
     model = write_model(folder)
     whole = in_child(lambda: fit(model, data, folder, "whole", arm("batch", 0), **RUN))
     ends: dict[str, list[int]] = {"whole": [whole]}
@@ -76,4 +75,5 @@ def main(data: str, folder: Path, moments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
+    with undrawn():
+        main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])

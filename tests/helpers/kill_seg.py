@@ -14,7 +14,7 @@ from kills import Kill, in_child, trap_bytes, trap_replace, trap_trace
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from seg_runs import TINY, config_of, fit
-from undrawn import leave_out
+from undrawn import undrawn
 
 OPTIONS: dict[str, Any] = {
     "train_cfg": {"_delete_": True, "type": "AgentIterLoop", "max_iters": 60, "val_interval": 100},
@@ -86,7 +86,6 @@ def train(scenes: Path, folder: Path, moment: str | None = None, resume: bool = 
 
 def main(scenes: Path, folder: Path, moments: list[str]) -> None:
     """Train without a stop, then with a kill at each moment and on to the end; note how each process ended."""
-    leave_out(setattr)
     ends = [in_child(lambda: train(scenes, folder / "whole"))]
     for moment in [*moments, None]:
         ends.append(in_child(lambda moment=moment: train(scenes, folder / "killed", moment, resume=True)))  # type: ignore[misc]
@@ -94,4 +93,5 @@ def main(scenes: Path, folder: Path, moments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    with undrawn():
+        main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -1,8 +1,10 @@
 """Runs without drawing, for tests that do not look at it: plots and page take a third of a tiny training."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+import pytest
 from PIL import Image
 
 from det_seg_agent.reporting import data_page, plots, report
@@ -14,8 +16,11 @@ def grey(path: Path) -> Path:
     return path
 
 
-def leave_out(patch: Any) -> None:
-    """Have `patch`, which sets attributes as `setattr` does, put small pictures in the place of plots, and no page."""
-    patch(plots, "plot_run", lambda history, times, trace, folder: grey(Path(folder) / "agent.png"))
-    patch(report, "plot_levels", lambda classes, folder: grey(Path(folder) / "classes.png"))
-    patch(data_page.DataPage, "html", lambda self: "")
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Put small pictures in the place of plots, and no page."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "plot_run", lambda history, times, trace, folder: grey(Path(folder) / "agent.png"))
+        patch.setattr(report, "plot_levels", lambda classes, folder: grey(Path(folder) / "classes.png"))
+        patch.setattr(data_page.DataPage, "html", lambda self: "")
+        yield
