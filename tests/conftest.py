@@ -23,6 +23,18 @@ import pytest
 from det_seg_agent.scenes import write_scenes
 
 
+@pytest.fixture(autouse=True)
+def drawing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Trainings draw their plots and their page where a test looks at them and is marked `draws`."""
+    if request.node.get_closest_marker("draws") or not request.node.get_closest_marker("slow"):
+        yield
+    else:
+        from undrawn import undrawn
+
+        with undrawn():
+            yield
+
+
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of 48 + 8 scenes of 64 px."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from adapters import ADAPTERS
+from undrawn import undrawn
 
 from det_seg_agent import ConfigError, StateError
 from det_seg_agent.reporting.trace import read
@@ -52,17 +53,19 @@ def check_what_is_left(run: Any, strategy: str) -> None:
     assert ("agent/balance" in run.scalars) == (strategy == "agent")
 
 
-def test_random_selections_train_and_leave_everything(adapter: Any) -> None:
-    check_what_is_left(adapter.train("run", **RATIO, strategy="random"), "random")
-
-
-@pytest.mark.parametrize("strategy", ["agent", "infobatch"])
+@pytest.mark.draws
+@pytest.mark.parametrize(
+    ("adapter", "strategy"),
+    [*((name, "agent") for name in ADAPTERS), ("detection", "infobatch"), ("segmentation-iterations", "infobatch")],
+    indirect=["adapter"],
+)
 def test_a_run_leaves_everything_and_goes_on_exactly_after_a_stop(adapter: Any, strategy: str) -> None:
     """Stopped within a pass after the last checkpoint: the same selections, signals and weights as without a stop."""
     whole = adapter.train("whole", **RATIO, strategy=strategy)
     check_what_is_left(whole, strategy)
-    adapter.train("cut", stop=True, **RATIO, strategy=strategy)
-    again = adapter.train("cut", resume=True, **RATIO, strategy=strategy)
+    with undrawn():
+        adapter.train("cut", stop=True, **RATIO, strategy=strategy)
+        again = adapter.train("cut", resume=True, **RATIO, strategy=strategy)
     one, two = read(whole.folder / "trace"), read(again.folder / "trace")
     assert one is not None and one.equals(two)
     assert same(whole.weights, again.weights)

@@ -17,6 +17,7 @@ from torch.utils.data import ConcatDataset, Subset
 from ultralytics.cfg import get_cfg
 from ultralytics.data import build_yolo_dataset
 from ultralytics.data.utils import check_det_dataset
+from undrawn import undrawn
 
 from det_seg_agent.det.classes import classes_of as of_boxes
 from det_seg_agent.det.losses.sufficiency import sufficiency
@@ -106,6 +107,7 @@ def test_classes_of_masks_are_those_that_the_host_loads(scenes: Path, tmp_path: 
         next(counts_of(dataset, 5))
 
 
+@pytest.mark.draws
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_a_run_with_repeats_goes_on_exactly_after_a_stop(name: str, scenes: Path, tmp_path: Path) -> None:
     adapter = ADAPTERS[name](scenes, tmp_path)
@@ -113,8 +115,9 @@ def test_a_run_with_repeats_goes_on_exactly_after_a_stop(name: str, scenes: Path
     whole = adapter.train("whole", **agent)
     counts = [row["selected"] for row in whole.selector.history]
     assert counts == [48, *[38] * 6, 48] and int(whole.selector.table.selected.sum()) == sum(counts)
-    adapter.train("cut", stop=True, **agent)
-    again = adapter.train("cut", resume=True, **agent)
+    with undrawn():
+        adapter.train("cut", stop=True, **agent)
+        again = adapter.train("cut", resume=True, **agent)
     one, two = read(whole.folder / "trace"), read(again.folder / "trace")
     assert one is not None and one.equals(two) and same(whole.weights, again.weights)
     assert max(one["times"].to_pylist()) > 1, "some sample was repeated"

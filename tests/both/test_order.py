@@ -45,21 +45,21 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def detection(many: Path, folder: Path) -> Selector:
     """Train a detector."""
-    from det_runs import fit, write_model
+    from det_runs import fit, write_yolov8
 
     from det_seg_agent.det.coco_convert import prepare_data
     from det_seg_agent.det.trainer import AgentDetectionTrainer
 
     trainer = AgentDetectionTrainer.configured(**SETTINGS)
     options = {"epochs": PASSES, "val": False, "optimizer": "AdamW", "lr0": 0.002, "nbs": 8, "cache": "ram"}
-    return fit(write_model(folder), prepare_data(many), folder, "run", trainer, **options).selector
+    return fit(write_yolov8(folder), prepare_data(many), folder, "run", trainer, **options).selector
 
 
 def segmentation(many: Path, folder: Path) -> Selector:
     """Train a segmenter."""
-    from seg_runs import EPOCHS, TINY, config_of, fit
+    from seg_runs import EPOCHS, config_of, fit
 
-    config = config_of(many, folder, **EPOCHS, **TINY)
+    config = config_of(many, folder, **EPOCHS)
     config.train_cfg.update(max_epochs=PASSES, val_interval=100)
     config.default_hooks.checkpoint.interval = 100
     config.agent = SETTINGS

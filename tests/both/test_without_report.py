@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from det_runs import write_model
 from test_extra import without
 
 
@@ -11,8 +12,8 @@ from test_extra import without
 def test_a_training_without_the_report_runs(task: str, scenes: Path, tmp_path: Path) -> None:
     at = f"{tmp_path}/run"
     words = {
-        "det": f"model=yolov8n.yaml data={scenes} epochs=3 imgsz=64 device=cpu workers=0 plots=False save_dir={at} "
-        "agent.ratio=0.5",
+        "det": f"model={write_model(tmp_path)} data={scenes} epochs=3 imgsz=64 device=cpu workers=0 plots=False "
+        f"save_dir={at} agent.ratio=0.5",
         "seg": f"seg/upernet_light_scenes.py --work-dir {at} --cfg-options train_cfg.max_iters=8 "
         f"train_cfg.val_interval=8 param_scheduler.0.end=8 train_dataloader.dataset.data_root={scenes} "
         f"val_dataloader.dataset.data_root={scenes} test_dataloader.dataset.data_root={scenes}",

@@ -261,45 +261,45 @@ def selections(threads: int = 1, **environment: str) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_selections_do_not_depend_on_the_number_of_threads() -> None:
     assert selections(1) == selections(2)
 
 
-@pytest.mark.parametrize("others", [{"OMP_NUM_THREADS": "2"}, {"ATEN_CPU_CAPABILITY": "default"}])
-def test_unlike_processes_train_on_one_selection(others: dict[str, str], tmp_path: Path) -> None:
-    """Rank 1 has other threads or another instruction set: each sample is trained on once, by one rank."""
-    environment = {**os.environ, "OTHERS": ",".join(f"{key}={value}" for key, value in others.items())}
-    words = [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        str(PROBE),
-        str(SAMPLES),
-        str(PASSES),
-    ]
-    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, cwd=tmp_path)
+def probe(tmp_path: Path, processes: int, *words: str, **environment: str) -> list[str]:
+    """Run the probe in several processes; return the lines that they print."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    done = subprocess.run(
+        [sys.executable, *launcher, str(PROBE), *words], env={**os.environ, **environment}, capture_output=True,
+        text=True, cwd=tmp_path, timeout=300,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    doubles = [line for line in done.stdout.splitlines() if line.startswith("twice")]
-    assert doubles == ["twice " + " ".join(["0"] * PASSES)]
+    return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize(
-    ("what", "message"),
-    [
-        ("seed", r"pass 1: rank 1 has agent.seed=1, rank 0 has agent.seed=0"),
-        ("samples", "pass 1: rank 1 has samples="),
-        ("selection", "end of pass 2: rank 1 has selection="),
-        ("fails", "rank 0 cannot select"),
-        ("size", "the saved state is of a data set of 21 images, this one has 20"),
-        ("alone", "world_size=1, and the process group has 2 processes"),
-    ],
-)
-def test_processes_that_differ_stop_all_with_what_differs(what: str, message: str, tmp_path: Path) -> None:
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(PROBE), "20", "4", what]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=tmp_path, timeout=200)
-    assert done.returncode == 0, done.stderr[-3000:]
-    for rank in (0, 1):
-        assert f"rank {rank}: " in done.stdout
-    assert done.stdout.count(message) == 2, done.stdout
+@pytest.mark.slow
+def test_unlike_processes_train_on_one_selection(tmp_path: Path) -> None:
+    """Rank 1 has other threads and rank 2 another instruction set: each sample is trained on once, by one rank."""
+    lines = probe(tmp_path, 3, str(SAMPLES), str(PASSES), OTHERS="OMP_NUM_THREADS=2;ATEN_CPU_CAPABILITY=default")
+    assert [line for line in lines if line.startswith("twice")] == ["twice " + " ".join(["0"] * PASSES)]
+
+
+DIFFERING = {
+    "seed": "pass 1: rank 1 has agent.seed=1, rank 0 has agent.seed=0",
+    "samples": "pass 1: rank 1 has samples=",
+    "selection": "end of pass 2: rank 1 has selection=",
+    "fails": "rank 0 cannot select",
+    "size": "the saved state is of a data set of 21 images, this one has 20",
+    "alone": "world_size=1, and the process group has 2 processes",
+}
+
+
+@pytest.mark.slow
+def test_processes_that_differ_stop_all_with_what_differs(tmp_path: Path) -> None:
+    """One after another: no rank is left waiting, or the next would not end alike."""
+    lines = probe(tmp_path, 2, "20", "4", *DIFFERING)
+    for what, message in DIFFERING.items():
+        for rank in (0, 1):
+            [line] = [line for line in lines if line.startswith(f"{what} on rank {rank}: ")]
+            assert message in line
+    assert len(lines) == 2 * len(DIFFERING), "and no run came to its end"

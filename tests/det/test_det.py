@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from det_runs import TINY, Painted, fit
+from det_runs import TINY, Painted, fit, write_yolov8
 from test_det_checkpoints import Stop, stopping
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
@@ -205,7 +205,8 @@ def test_each_pass_walks_its_selection_with_workers(data_yaml: str, rect: bool) 
 # Training -----------------------------------------------------------------------------------------------------------
 
 
-def test_full_is_the_stock_trainer(model_yaml: str, data_yaml: str, tmp_path: Path) -> None:
+def test_full_is_the_stock_trainer(data_yaml: str, tmp_path: Path) -> None:
+    model_yaml = write_yolov8(tmp_path)
     ours = AgentDetectionTrainer.configured(strategy="full")
     runs = [
         fit(model_yaml, data_yaml, tmp_path, n, t, epochs=2) for n, t in (("stock", DetectionTrainer), ("full", ours))
@@ -218,6 +219,7 @@ def test_full_is_the_stock_trainer(model_yaml: str, data_yaml: str, tmp_path: Pa
     assert {k: v for k, v in runs[0].metrics.items()} == stock
 
 
+@pytest.mark.draws
 def test_a_run_counts_steps_and_leaves_everything(model_yaml: str, data_yaml: str, tmp_path: Path) -> None:
     steps: list[int] = []
     headers: list[str] = []

@@ -112,6 +112,7 @@ def test_a_stock_resume_in_between_is_noticed(model_yaml: str, data_yaml: str, t
         resumed(last)
 
 
+@pytest.mark.draws
 def test_names_of_any_bytes_train_and_resume(scenes: Path, tmp_path: Path, capsys: Any) -> None:
     """As of an archive from Windows, unpacked on Linux: a byte of Latin-1 that is no UTF-8."""
     from det_seg_agent.det.coco_convert import prepare_data

@@ -180,6 +180,7 @@ def test_objects_of_a_coco_json_that_hang_in_the_air(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.draws
 def test_scores_without_training(run: Path, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Twice the same rows, and weights as they were."""
     weights = run / "weights/best.pt"

@@ -211,6 +211,7 @@ def test_a_broken_image_is_named_and_the_run_can_go_on(model_yaml: str, data_yam
     assert len(model.trainer.selector.history) == 4
 
 
+@pytest.mark.draws
 def test_a_full_disk_costs_the_trace_and_not_the_run(
     model_yaml: str, data_yaml: str, tmp_path: Path, log: io.StringIO
 ) -> None:

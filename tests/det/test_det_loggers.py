@@ -11,7 +11,7 @@ from det_runs import TINY, fit
 
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 
-pytestmark = pytest.mark.slow  # it trains
+pytestmark = [pytest.mark.slow, pytest.mark.draws]  # it trains
 
 PICTURES = {"agent.png", "classes.png", "most_selected.jpg", "least_selected.jpg"}
 
@@ -31,13 +31,24 @@ def words_of(model_yaml: str, data: str | Path, folder: Path) -> list[str]:
     return [f"{key}={value}" for key, value in given.items()]
 
 
-def test_scalars_and_pictures_reach_tensorboard_where_it_is_on(model_yaml: str, data_yaml: str, tmp_path: Path) -> None:
-    """The host reads its settings once, on import: another process."""
+@pytest.fixture(scope="module")
+def logged(model_yaml: str, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a training with TensorBoard on and the host's log in `run.log`, and what it prints.
+
+    The host reads its settings once, on import: another process.
+    """
+    folder = tmp_path_factory.mktemp("logged")
+    before = (
+        "import logging; from ultralytics import settings; from ultralytics.utils import LOGGER; "
+        f"settings.update({{'tensorboard': True}}); LOGGER.addHandler(logging.FileHandler({str(folder / 'run.log')!r}))"
+    )
+    return folder, command(words_of(model_yaml, scenes, folder), folder, before)
+
+
+def test_scalars_and_pictures_reach_tensorboard_where_it_is_on(logged: tuple[Path, str]) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    turn_on = "from ultralytics import settings; settings.update({'tensorboard': True})"
-    command(words_of(model_yaml, data_yaml, tmp_path), tmp_path, turn_on)
-    events = EventAccumulator(str(tmp_path / "run"))
+    events = EventAccumulator(str(logged[0] / "run"))
     events.Reload()
     assert [event.value for event in events.Scalars("agent/images")] == [48, 96]
     assert set(events.Tags()["images"]) == PICTURES
@@ -73,12 +84,8 @@ def test_the_level_of_the_host_counts(model_yaml: str, scenes: Path, tmp_path: P
     assert not any(text in said for text in ("saves", "pass 1:", "AR_100", "trained on")), said[-2000:]
 
 
-def test_a_log_file_of_the_host_has_all_of_it_once(model_yaml: str, scenes: Path, tmp_path: Path) -> None:
-    handler = (
-        f"import logging; from ultralytics.utils import LOGGER; "
-        f"LOGGER.addHandler(logging.FileHandler({str(tmp_path / 'run.log')!r}))"
-    )
-    said = command(words_of(model_yaml, scenes, tmp_path), tmp_path, handler)
-    for text in (said, (tmp_path / "run.log").read_text()):
+def test_a_log_file_of_the_host_has_all_of_it_once(logged: tuple[Path, str]) -> None:
+    folder, said = logged
+    for text in (said, (folder / "run.log").read_text()):
         for part in ("objects in 48 images", "strategy  agent", "pass 1:", "pass 2:", "AR_100", "padding included);"):
             assert text.count(part) == 1, part

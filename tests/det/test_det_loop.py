@@ -161,8 +161,7 @@ def test_what_the_hosts_loaders_do_is_read_off_them() -> None:
 # Whole batches ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ratio", [0.4, 0.1])
-@pytest.mark.parametrize("shapes", ["square", "oblong"])
+@pytest.mark.parametrize(("ratio", "shapes"), [(0.4, "square"), (0.1, "oblong")])
 def test_compile_fills_up_batches_and_drops_nothing(
     model_yaml: str, data: str, oblong: str, tmp_path: Path, ratio: float, shapes: str
 ) -> None:

@@ -89,26 +89,38 @@ def one_process(ranks: list[dict[str, Any]]) -> Selector:
     return selector
 
 
+@pytest.fixture(scope="module")
+def two(data_yaml: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], Path]:
+    """What a run of two processes leaves, and where."""
+    folder = tmp_path_factory.mktemp("two")
+    return launch(data_yaml, folder, 2), folder
+
+
 @pytest.mark.parametrize("processes", [2, 3])
-def test_ranks_hold_the_same_and_what_one_process_would(data_yaml: str, tmp_path: Path, processes: int) -> None:
-    ranks = launch(data_yaml, tmp_path, processes)
-    check_ranks(ranks, tmp_path)
+def test_ranks_hold_the_same_and_what_one_process_would(
+    data_yaml: str, tmp_path: Path, processes: int, request: pytest.FixtureRequest
+) -> None:
+    if processes == 2:
+        ranks, folder = request.getfixturevalue("two")
+    else:
+        ranks, folder = launch(data_yaml, tmp_path, processes), tmp_path
+    check_ranks(ranks, folder)
     one = one_process(ranks).state_dict()
     for key in ("table", "strategy", "selection", "previous", "history"):
         assert equal(one[key], ranks[0]["state"][key]), f"{key}, bit for bit"
 
 
-def test_two_processes_go_on_exactly_after_a_kill(data_yaml: str, tmp_path: Path) -> None:
-    for name in ("whole", "cut"):
-        (tmp_path / name).mkdir()
-    whole = launch(data_yaml, tmp_path / "whole", 2)
-    launch(data_yaml, tmp_path / "cut", 2, STOP_BEFORE="2")
-    cut = launch(data_yaml, tmp_path / "cut", 2, RESUME=str(tmp_path / "cut/run/weights/last.pt"))
+def test_two_processes_go_on_exactly_after_a_kill(
+    two: tuple[list[dict[str, Any]], Path], data_yaml: str, tmp_path: Path
+) -> None:
+    whole, folder = two
+    launch(data_yaml, tmp_path, 2, STOP_BEFORE="2")
+    cut = launch(data_yaml, tmp_path, 2, RESUME=str(tmp_path / "run/weights/last.pt"))
     assert equal(whole[0]["state"], cut[0]["state"]), "table, policy, selection and history"
     for one, other in zip(whole, cut, strict=True):
         assert equal(one["weights"], other["weights"])
         assert equal(one["selections"][2:], other["selections"]) and one["shown"][2:] == other["shown"]
-    first, second = read(tmp_path / "whole/run/trace"), read(tmp_path / "cut/run/trace")
+    first, second = read(folder / "run/trace"), read(tmp_path / "run/trace")
     assert first is not None and first.equals(second)
 
 

@@ -79,7 +79,11 @@ def of_language(language: str) -> Any:
     found = [block for block in BLOCKS.values() if block.language == language and block.reason is None]
     once = {block.code: block for block in reversed(found)}  # two documents may have the same block
     return pytest.mark.parametrize(
-        "block", [pytest.param(b, id=b.name, marks=[pytest.mark.slow] * (b.name in SLOW)) for b in once.values()]
+        "block",
+        [
+            pytest.param(b, id=b.name, marks=[pytest.mark.slow, pytest.mark.draws] * (b.name in SLOW))
+            for b in once.values()
+        ],
     )
 
 

@@ -1,6 +1,7 @@
-"""A run of the core, alone or under torchrun: `core_probe.py SAMPLES PASSES [fault]`.
+"""Runs of the core, alone or under torchrun: `core_probe.py SAMPLES PASSES [FAULT...]`; one run for each fault.
 
-With OTHERS="KEY=VALUE,..." in the environment rank 1 starts anew with these variables.
+With OTHERS="KEY=VALUE;..." in the environment rank 1 starts anew with the first of these variables, rank 2 with the
+second.
 """
 
 import hashlib
@@ -8,8 +9,9 @@ import os
 import sys
 
 rank = int(os.environ.get("RANK", 0))
-if rank == 1 and os.environ.get("OTHERS"):  # before torch reads them
-    os.environ.update(pair.split("=") for pair in os.environ.pop("OTHERS").split(","))
+others = os.environ.pop("OTHERS", "").split(";")
+if 0 < rank <= len(others) and others[rank - 1]:  # before torch reads it
+    os.environ.update([others[rank - 1].split("=")])
     os.execv(sys.executable, [sys.executable, *sys.argv])
 
 import torch  # noqa: E402
@@ -29,8 +31,6 @@ class Failing(Strategy):
 def main(samples: int, passes: int, fault: str = "") -> None:
     """Run, and print what was selected, or how many samples ranks trained on twice."""
     processes = int(os.environ.get("WORLD_SIZE", 1))
-    if processes > 1:
-        dist.init_process_group("gloo")
     g = torch.Generator().manual_seed(0)
     features = torch.randn(samples, 448, generator=g)
     loss, entropy = features[:, 0].exp(), features[:, 1].sigmoid()
@@ -65,9 +65,13 @@ def main(samples: int, passes: int, fault: str = "") -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
-    except (ConfigError, StateError) as error:
-        print(f"rank {rank}: {error}", flush=True)
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("gloo")
+    for what in sys.argv[3:] or [""]:
+        try:
+            main(int(sys.argv[1]), int(sys.argv[2]), what)
+        except (ConfigError, StateError) as error:
+            sys.stdout.write(f"{what} on rank {rank}: {error}\n")  # at once, as other ranks write too
+            sys.stdout.flush()
     sys.stdout.flush()
     os._exit(0)  # gloo's threads abort a process at times that takes its group down

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from seg_runs import CONFIG, EPOCHS, ITERS, TINY, config_of, fit
+from seg_runs import CONFIG, EPOCHS, ITERS, config_of, fit
 
 from det_seg_agent.seg import cli
 
@@ -56,7 +56,7 @@ class KeepPasses(Hook):
 def run(scenes: Path, folder: Path, batch: int, resume: bool = False, **options: Any) -> dict[str, Any]:
     """Train and return what this process holds."""
     loop, stop = options.pop("loop"), options.pop("stop", None)
-    options = {**LOOPS[loop], **TINY, "agent__ratio": 0.4, "train_dataloader.batch_size": batch, **options}
+    options = {**LOOPS[loop], "agent__ratio": 0.4, "train_dataloader.batch_size": batch, **options}
     config = config_of(scenes, folder, **options, resume=resume)
     config.custom_hooks = [*config.custom_hooks, {"type": "KeepPasses"}]
     if dist.is_initialized():

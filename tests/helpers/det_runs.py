@@ -9,12 +9,23 @@ from ultralytics import YOLO
 from ultralytics.utils import ROOT
 
 TINY = {"imgsz": 64, "batch": 8, "device": "cpu", "plots": False, "verbose": False, "seed": 1, "exist_ok": True}
+SCALES = {"n": [0.33, 0.0625, 1024]}
+
+
+def write_yolov8(folder: Path) -> str:
+    """Write YOLOv8 at an eighth of the n model's width."""
+    content = yaml.safe_load((ROOT / "cfg/models/v8/yolov8.yaml").read_text())
+    return _written(folder, {**content, "scales": SCALES})
 
 
 def write_model(folder: Path) -> str:
-    """Write YOLOv8 at an eighth of the n model's width."""
-    content = yaml.safe_load((ROOT / "cfg/models/v8/yolov8.yaml").read_text())
-    content["scales"] = {"n": [0.33, 0.0625, 1024]}
+    """Write what most tests train: YOLOv8's head and strides without its blocks, a third of the tensors."""
+    backbone = [[-1, 1, "Conv", [channels, 3, 2]] for channels in (64, 128, 256, 512, 1024)]
+    content = {"nc": 80, "scales": SCALES, "backbone": backbone, "head": [[[2, 3, 4], 1, "Detect", ["nc"]]]}
+    return _written(folder, content)
+
+
+def _written(folder: Path, content: dict[str, Any]) -> str:
     path = folder / "yolov8n.yaml"
     path.write_text(yaml.safe_dump(content))
     return str(path)

@@ -13,6 +13,7 @@ import torch
 from det_runs import fit, write_model
 from kills import Kill, in_child, trap_bytes, trap_replace, trap_trace
 from ultralytics import YOLO
+from undrawn import undrawn
 
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 
@@ -74,4 +75,5 @@ def main(data: str, folder: Path, moments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
+    with undrawn():
+        main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])

@@ -14,6 +14,7 @@ from kills import Kill, in_child, trap_bytes, trap_replace, trap_trace
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from seg_runs import TINY, config_of, fit
+from undrawn import undrawn
 
 OPTIONS: dict[str, Any] = {
     "train_cfg": {"_delete_": True, "type": "AgentIterLoop", "max_iters": 60, "val_interval": 100},
@@ -92,4 +93,5 @@ def main(scenes: Path, folder: Path, moments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    with undrawn():
+        main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -23,23 +23,25 @@ register_all_modules(init_default_scope=True)
 
 CONFIG = Path(__file__).parents[2] / "configs/seg/upernet_light_scenes.py"
 NUMBER = itertools.count()
-# Eight passes over 48 scenes in batches of eight, by either loop.
-EPOCHS = {
-    "train_cfg": {"_delete_": True, "type": "AgentEpochLoop", "max_epochs": 8, "val_interval": 3},
-    "default_hooks.checkpoint": {"_delete_": True, "type": "CheckpointHook", "interval": 1},
-    "param_scheduler": [{"type": "PolyLR", "power": 0.9, "by_epoch": True, "convert_to_iter_based": True, "end": 8}],
-}
-ITERS = {
-    "train_cfg": {"_delete_": True, "type": "AgentIterLoop", "max_iters": 48, "val_interval": 20},
-    "default_hooks.checkpoint": {"_delete_": True, "type": "CheckpointHook", "by_epoch": False, "interval": 5},
-    "param_scheduler": [{"type": "PolyLR", "power": 0.9, "by_epoch": False, "begin": 0, "end": 48}],
-}
 # A UperNet of a quarter of the light one's weights.
 TINY = {
     "model.backbone.base_channels": 8, "model.backbone.stem_channels": 8,
     "model.decode_head.in_channels": [8, 16, 32, 64], "model.decode_head.channels": 8,
     "model.auxiliary_head.in_channels": 32, "model.auxiliary_head.channels": 8,
 }  # fmt: skip
+# Eight passes of it over 48 scenes in batches of eight, by either loop.
+EPOCHS = {
+    "train_cfg": {"_delete_": True, "type": "AgentEpochLoop", "max_epochs": 8, "val_interval": 3},
+    "default_hooks.checkpoint": {"_delete_": True, "type": "CheckpointHook", "interval": 1},
+    "param_scheduler": [{"type": "PolyLR", "power": 0.9, "by_epoch": True, "convert_to_iter_based": True, "end": 8}],
+    **TINY,
+}
+ITERS = {
+    "train_cfg": {"_delete_": True, "type": "AgentIterLoop", "max_iters": 48, "val_interval": 20},
+    "default_hooks.checkpoint": {"_delete_": True, "type": "CheckpointHook", "by_epoch": False, "interval": 5},
+    "param_scheduler": [{"type": "PolyLR", "power": 0.9, "by_epoch": False, "begin": 0, "end": 48}],
+    **TINY,
+}
 
 
 class Stop(Exception):

@@ -248,6 +248,7 @@ def test_odd_input_trains(case: str, scenes: Path, tmp_path: Path, capfd: Any) -
     assert result["images_trained"] % 8 == 0 and "mIoU" in result["iou"]
 
 
+@pytest.mark.draws
 def test_a_finished_run_is_left_alone(scenes: Path, tmp_path: Path, capsys: Any) -> None:
     given = {**data(tmp_path), "train_cfg.max_iters": 2, "work_dir": tmp_path / "run"}
     assert run(scenes, given) == 0

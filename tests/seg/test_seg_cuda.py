@@ -11,7 +11,7 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
-from seg_runs import ITERS, TINY, config_of, fit
+from seg_runs import ITERS, config_of, fit
 from test_seg import light_model
 
 from det_seg_agent import Selector
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, needs_cuda]
 DEVICE = "cuda"
 # SGD, as AdamW's first steps turn rounding errors of small gradients into whole steps.
 AMP: dict[str, Any] = {
-    **ITERS, **TINY, "optim_wrapper.type": "AmpOptimWrapper", "optim_wrapper.dtype": "float16",
+    **ITERS, "optim_wrapper.type": "AmpOptimWrapper", "optim_wrapper.dtype": "float16",
     "optim_wrapper.optimizer": {"_delete_": True, "type": "SGD", "lr": 0.01, "momentum": 0.9},
     "env_cfg.cudnn_benchmark": False, "train_cfg.val_interval": 100,
 }  # fmt: skip

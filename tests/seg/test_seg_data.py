@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from seg_runs import CONFIG, EPOCHS, TINY, config_of, fit
+from seg_runs import CONFIG, EPOCHS, config_of, fit
 
 from det_seg_agent.hosts.commands import main
 from det_seg_agent.inspecting.asked import asked_of
@@ -21,7 +21,7 @@ AGENT = {"agent": {"_delete_": True, "ratio": 0.5, "strategy": "random"}}
 def run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over 48 scenes, of two epochs."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    fit(config_of(scenes, folder, **{**EPOCHS, **TINY, **AGENT, "train_cfg.max_epochs": 2}))
+    fit(config_of(scenes, folder, **{**EPOCHS, **AGENT, "train_cfg.max_epochs": 2}))
     return folder
 
 
@@ -42,7 +42,7 @@ def test_a_run_leaves_its_samples_and_a_page(run: Path, scenes: Path) -> None:
 def test_the_host_reads_an_exported_list(run: Path, scenes: Path, tmp_path: Path) -> None:
     out = tmp_path / "keep.txt"
     assert main(["export", str(run), "--where", "sample<16", "--out", str(out)]) == 0
-    options = {**EPOCHS, **TINY, **AGENT, "train_dataloader.dataset.ann_file": str(out), "train_cfg.max_epochs": 1}
+    options = {**EPOCHS, **AGENT, "train_dataloader.dataset.ann_file": str(out), "train_cfg.max_epochs": 1}
     fit(config_of(scenes, tmp_path / "less", **options))
     kept = read_samples(tmp_path / "less")["file"].to_pylist()
     assert kept == read_samples(run)["file"].to_pylist()[:16]
@@ -50,7 +50,7 @@ def test_the_host_reads_an_exported_list(run: Path, scenes: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_masks_and_predictions_can_be_drawn(scenes: Path, tmp_path: Path) -> None:
-    runner, _ = fit(config_of(scenes, tmp_path / "run", **{**EPOCHS, **TINY, **AGENT, "train_cfg.max_epochs": 1}))
+    runner, _ = fit(config_of(scenes, tmp_path / "run", **{**EPOCHS, **AGENT, "train_cfg.max_epochs": 1}))
     hook = next(hook for hook in runner.hooks if hasattr(hook, "selector"))
     report = hook.run.report
     assert report.labels is not None and report.predictions is not None

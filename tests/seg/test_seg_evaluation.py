@@ -13,13 +13,13 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-from seg_runs import CONFIG, EPOCHS, ITERS, TINY, config_of, fit, same_weights
+from seg_runs import CONFIG, EPOCHS, ITERS, config_of, fit, same_weights
 
 from det_seg_agent.seg import cli
 
 pytestmark = pytest.mark.slow  # it trains
 
-SHORT = {**ITERS, **TINY, "train_cfg.max_iters": 24, "agent__ratio": 0.5}
+SHORT = {**ITERS, "train_cfg.max_iters": 24, "agent__ratio": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_mmsegs_own_script_tests_the_dumped_config(finished: tuple[Path, Runner]
 
 def averaged(scenes: Path, folder: Path, **more: Any) -> Config:
     """Return a config with a moving average of the weights and a best checkpoint."""
-    config = config_of(scenes, folder, **{**ITERS, **TINY, "agent__ratio": 0.5, **more})
+    config = config_of(scenes, folder, **{**ITERS, "agent__ratio": 0.5, **more})
     config.custom_hooks = [*config.custom_hooks, {"type": "EMAHook", "begin_iter": 4, "momentum": 0.05}]
     config.default_hooks.checkpoint.update(save_best="mIoU", rule="greater")
     return config
@@ -133,7 +133,7 @@ def test_deterministic_runs_are_alike(scenes: Path, tmp_path: Path) -> None:
 
 
 def test_dynamic_intervals_follow_the_budget(scenes: Path, tmp_path: Path) -> None:
-    config = config_of(scenes, tmp_path, **{**ITERS, **TINY, "agent__ratio": 0.5})
+    config = config_of(scenes, tmp_path, **{**ITERS, "agent__ratio": 0.5})
     config.train_cfg.update(val_interval=40, dynamic_intervals=[(24, 8)])
     runner, notes = fit(config)
     total = runner.train_loop.max_iters
@@ -146,7 +146,7 @@ def test_dynamic_intervals_follow_the_budget(scenes: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("loop", [ITERS, EPOCHS], ids=["iterations", "epochs"])
 def test_figures_of_every_pass_reach_the_loggers(scenes: Path, tmp_path: Path, loop: dict[str, Any]) -> None:
     """Once a pass, the last one too, and no column that the strategy has not."""
-    runner, _ = fit(config_of(scenes, tmp_path, **{**loop, **TINY, "agent__ratio": 0.5, "agent__strategy": "random"}))
+    runner, _ = fit(config_of(scenes, tmp_path, **{**loop, "agent__ratio": 0.5, "agent__strategy": "random"}))
     rows = [json.loads(line) for path in tmp_path.glob("*/vis_data/*.json") for line in path.read_text().splitlines()]
     rows = [row for row in rows if "agent/images" in row]
     hook = next(hook for hook in runner.hooks if type(hook).__name__ == "AgentHook")

@@ -19,7 +19,7 @@ import torch
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 from same import equal
-from seg_runs import CONFIG, EPOCHS, TINY, config_of, fit
+from seg_runs import CONFIG, EPOCHS, config_of, fit
 
 from det_seg_agent import ConfigError, SelectionSampler, StateError
 from det_seg_agent.reporting.trace import read
@@ -237,7 +237,7 @@ def test_a_file_that_cannot_be_decoded_is_named(
     """In the last batch of the first pass; once the file is whole again the run goes on."""
     data, work = tmp_path / "data", tmp_path / "work"
     shutil.copytree(scenes, data)
-    options = {**(RUN if loop == "iterations" else {**EPOCHS, **TINY, "train_cfg.max_epochs": 2}), "agent__ratio": 0.4}
+    options = {**(RUN if loop == "iterations" else {**EPOCHS, "train_cfg.max_epochs": 2}), "agent__ratio": 0.4}
     options["train_dataloader.num_workers"] = workers
     options["train_dataloader.persistent_workers"] = workers > 0
     broken = sorted((data / part).iterdir())[list(SelectionSampler(48, seed=0, batch=8))[-1]]
@@ -312,7 +312,7 @@ def test_files_and_memory_stay_flat_over_many_passes(scenes: Path, tmp_path: Pat
     """Fourteen passes with a checkpoint each: no open file or tensor more at the end than early on."""
     passes = 14
     options = {
-        **EPOCHS, **TINY, "train_cfg.max_epochs": passes, "train_cfg.val_interval": 100, "agent__ratio": 0.2,
+        **EPOCHS, "train_cfg.max_epochs": passes, "train_cfg.val_interval": 100, "agent__ratio": 0.2,
         "default_hooks.checkpoint.max_keep_ckpts": 1, "agent__final_full": 0.08,
     }  # fmt: skip
     config = config_of(scenes, tmp_path, **options)

@@ -1,5 +1,6 @@
 """Every decode head that mmseg has: it trains with signals of what its loss sees, or is refused by name."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -184,8 +185,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("given", ["{}", "mmseg.{}", "class"])
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [*itertools.product(REFUSED, ["{}", "class"]), ("PointHead", "mmseg.{}")],
+)
 def test_what_is_refused_is_refused_by_name(name: str, given: str, tmp_path: Path, capsys: Any) -> None:
     """By the command line before the model is built, which fails otherwise where a package is missing."""
     head = getattr(decode_heads, name)

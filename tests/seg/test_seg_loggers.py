@@ -11,7 +11,7 @@ import pytest
 from mmengine.registry import VISBACKENDS
 from mmengine.visualization import LocalVisBackend
 
-pytestmark = pytest.mark.slow  # it trains
+pytestmark = [pytest.mark.slow, pytest.mark.draws]  # it trains
 
 PICTURES = {"agent.png", "classes.png", "most_selected.jpg", "least_selected.jpg"}
 
@@ -24,10 +24,10 @@ class Refusing(LocalVisBackend):
         raise ConnectionError("no route to host")
 
 
-def run_of(scenes: Path, folder: Path, *kinds: Any) -> Path:
+def run_of(scenes: Path, folder: Path, *kinds: Any, iterations: int = 12) -> Path:
     """Train with backends; return the folder of what they write."""
-    backends = [{"type": kind} for kind in kinds]
-    fit(config_of(scenes, folder, **ITERS, agent__ratio=0.4, visualizer__vis_backends=backends))
+    options = {**ITERS, "train_cfg.max_iters": iterations, "agent__ratio": 0.4}
+    fit(config_of(scenes, folder, **options, visualizer__vis_backends=[{"type": kind} for kind in kinds]))
     [found] = folder.glob("*/vis_data")
     return found
 
@@ -35,7 +35,7 @@ def run_of(scenes: Path, folder: Path, *kinds: Any) -> Path:
 def test_scalars_and_pictures_reach_tensorboard(scenes: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    written = run_of(scenes, tmp_path, "LocalVisBackend", "TensorboardVisBackend")
+    written = run_of(scenes, tmp_path, "LocalVisBackend", "TensorboardVisBackend", iterations=48)
     events = EventAccumulator(str(written))
     events.Reload()
     assert len(events.Scalars("agent/images")) >= 8 and set(events.Tags()["images"]) == PICTURES

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from seg_runs import ITERS, TINY, config_of, fit, same_weights
+from seg_runs import ITERS, config_of, fit, same_weights
 from test_input_seg import mask, picture, spoilt
 
 from det_seg_agent.reporting.trace import read
 from det_seg_agent.seg.cli import main
 
-pytestmark = pytest.mark.slow  # it trains
+pytestmark = [pytest.mark.slow, pytest.mark.draws]  # it trains
 
 NAME = os.fsdecode(b"d\xe9cran_%d.png")  # Latin-1, which Python keeps as a surrogate
 
@@ -31,7 +31,7 @@ def options(root: Path, count: int = 12) -> dict[str, Any]:
         save(picture(i), f"{root}/data/train/{NAME % i}")
         save(mask(i), f"{root}/data/masks/train/{NAME % i}")
     data = {"train_dataloader.dataset.data_root": f"{root}/data", "train_dataloader.dataset.img_suffix": ".png"}
-    return {**ITERS, **TINY, **data, "train_dataloader.batch_size": 4, "train_cfg.max_iters": 12, "agent__ratio": 0.5}
+    return {**ITERS, **data, "train_dataloader.batch_size": 4, "train_cfg.max_iters": 12, "agent__ratio": 0.5}
 
 
 @pytest.mark.parametrize("strategy", ["agent"])

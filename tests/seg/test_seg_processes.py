@@ -12,7 +12,7 @@ import ddp_seg
 import pytest
 import torch
 from same import equal
-from seg_runs import TINY, fit
+from seg_runs import fit
 
 from det_seg_agent import StateError
 from det_seg_agent.reporting.trace import read
@@ -130,6 +130,6 @@ def test_another_number_of_processes_does_not_resume(two: Ranks, folder: Path, s
     work.mkdir()
     shutil.copy(folder / "iterations/iter_16.pth", work)
     (work / "last_checkpoint").write_text(str(work / "iter_16.pth"))
-    options = {**ddp_seg.LOOPS["iterations"], **TINY, "agent__ratio": 0.4, "resume": True}
+    options = {**ddp_seg.LOOPS["iterations"], "agent__ratio": 0.4, "resume": True}
     with pytest.raises(StateError, match=r"processes=2, this one has processes=1"):
         fit(ddp_seg.config_of(scenes, work, **options))
