@@ -1,9 +1,11 @@
 """The callback that drives a run through the host's events. `AgentMixin` adds it."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from det_seg_agent.hf.checkpoints import restore_weights
 from det_seg_agent.messages import LOGGER
 from det_seg_agent.pass_report import PassReport
 
@@ -52,6 +54,8 @@ class AgentCallback(TrainerCallback):
         if not run.over and run.done:
             self._log(run.end_pass())
         run.tap.remove()
+        if args.load_best_model_at_end and state.best_model_checkpoint:  # the host has loaded what it finds
+            restore_weights(self.trainer.model, Path(state.best_model_checkpoint))
         if run.rank == 0:
             judged = [row for row in state.log_history if any(key.startswith("eval_") for key in row)]
             figures = {"evaluation": judged[-1] if judged else None, "processes": run.layout.processes}
@@ -60,5 +64,7 @@ class AgentCallback(TrainerCallback):
     def _log(self, done: PassReport | None) -> None:
         run = self.trainer.run
         assert run is not None
-        if done is not None and run.rank == 0:
+        if done is not None:
+            due = self.trainer.control.should_log  # which logging resets; the host's own figures are still to come
             self.trainer.log(run.report.scalars())
+            self.trainer.control.should_log = due

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel
 
 from det_seg_agent.errors import ConfigError, StateError
 from det_seg_agent.files import replacing
@@ -80,3 +81,36 @@ def newest_whole(output: Path, processes: int) -> Path:
         f"output_dir={str(output)!r}: it holds no whole checkpoint to resume from. Start a new run, without "
         "resume_from_checkpoint."
     )
+
+
+def restore_weights(model: Any, folder: Path) -> None:
+    """Load the weights of a checkpoint that the host saved by other names and does not load again.
+
+    transformers (5.24.0) saves some models by the names of the hub's files: of ViT, Swin and SegFormer among others.
+    `Trainer` loads a checkpoint by the names of the model's parameters, and leaves what it does not find as it was
+    built, with a warning. `from_pretrained` knows both.
+
+    Args:
+        model: the model, not its distributed wrapper.
+        folder: the checkpoint.
+
+    Raises:
+        StateError: if the checkpoint is of another model.
+    """
+    if not isinstance(model, PreTrainedModel):
+        return  # peft and the host load others themselves
+    saved: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            saved |= set(file.keys())
+    lacking = set(model.state_dict()) - saved
+    if not saved or not saved - set(model.state_dict()) or not lacking:
+        return  # tied weights are saved once
+    try:
+        loaded = type(model).from_pretrained(folder, config=model.config, dtype=model.dtype)
+        model.load_state_dict(loaded.state_dict())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise StateError(
+            f"{folder}: its weights do not fit {type(model).__name__}. Resume with the model that was trained."
+        ) from error
+    LOGGER.info(f"{len(lacking)} weights that the host saves by other names were read from {folder} as well")

@@ -66,7 +66,7 @@ class VaryingEpochs(Trainer):
 
     def _init_training_state(self, *given: Any, **named: Any) -> tuple[int, int]:
         place = super()._init_training_state(*given, **named)
-        if self.run is None or self.run.stock or not self.run.resumed:
+        if self.run is None or self.run.stock or self.run.resumed is None:
             return place
         return self.run.place
 

@@ -82,7 +82,8 @@ class Run:
         width = len(str(total))
         named = files or [f"sample {index:0{width}d}" for index in range(total)]
         self.report = Report(self.output, self.selector, named, settings.trace, self.plan.full_images, self.plan.budget)
-        self.over, self.done, self.resumed = True, 0, False
+        self.over, self.done = True, 0
+        self.resumed: Path | None = None  # the checkpoint
         self._head = settings.head
         self._shown: list[Tensor] = []
         self._settings_given = trainer.agent_given
@@ -122,6 +123,8 @@ class Run:
 
     def start(self, model: Any) -> None:
         """Install the hook, and begin the report."""
+        if self.resumed is not None:
+            checkpoints.restore_weights(model, self.resumed)
         self.tap = SignalTap(model, self._head, self.selector.strategy.weighs, self.layout.processes)
         if self.rank == 0:
             self.report.begin(self.selector.pass_index + int(self.over) if self.resumed else 0)
@@ -166,6 +169,7 @@ class Run:
         shown = self._gathered()
         done = self.selector.end_pass(len(shown), shown if self.stock else None)
         self.over = True
+        self.report.last = done  # all ranks log its figures
         if self.rank == 0:
             LOGGER.info(self.report.add(done))
         if done.dropped >= len(shown) > 0:
@@ -209,7 +213,7 @@ class Run:
         refuse_changes(self._settings_given, then)
         check_resume(args, saved["layout"], vars(self.layout))
         self.selector.load_state_dict(saved["selector"])
-        self.over, self.done, self.resumed = saved["over"], saved["done"], True
+        self.over, self.done, self.resumed = saved["over"], saved["done"], folder
         if saved["shown"] is not None and self.rank == 0:
             self._shown = [saved["shown"]]
         if self.over and self.selector.pass_index + 1 >= self.passes:
