@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import transformers
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from det_seg_agent.hf import AgentTrainer
 
@@ -164,3 +164,32 @@ def trainer_of(
     if stock:
         return (cls or Trainer)(built, **given)
     return (cls or AgentTrainer)(built, agent=agent, **given)
+
+
+class Recorded(Dataset[Any]):
+    """A data set that notes which samples are asked for."""
+
+    def __init__(self, dataset: Any):
+        self.dataset = dataset
+        self.seen: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        self.seen.append(index)
+        return self.dataset[index]
+
+
+def model_of(name: str, data: Any) -> Any:
+    """Return a function that builds a model for its data."""
+    if not isinstance(data, Masks):
+        return MODELS[name]
+    classes = int(max(mask[mask < 255].max() for mask in data.masks)) + 1
+    return lambda: MODELS[name](classes)
+
+
+def same(one: Any, two: Any) -> bool:
+    """Return whether two models are equal bit for bit."""
+    first, second = one.state_dict(), two.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
