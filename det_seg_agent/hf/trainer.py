@@ -34,6 +34,9 @@ class AgentMixin(VaryingEpochs):
         HostError: if the installed version of the host cannot work.
     """
 
+    train_dataset: Any
+    data_collator: Any
+
     def __init__(
         self,
         *given: Any,

@@ -88,4 +88,6 @@ def test_the_core_knows_no_toolbox() -> None:
 def test_an_adapter_does_not_know_the_others(adapter: str) -> None:
     for module, others in IMPORTS.items():
         if part_of(module) == adapter:
-            assert not {part_of(o) for o in others if o.startswith("det_seg_agent.")} & set(ADAPTERS) - {adapter}, module
+            assert not {part_of(o) for o in others if o.startswith("det_seg_agent.")} & set(ADAPTERS) - {adapter}, (
+                module
+            )

@@ -1,4 +1,4 @@
-"""Runs of the `Trainer` under torchrun, gloo on a CPU: `python -m torch.distributed.run --nproc_per_node 2 ddp_hf.py ...`.
+"""Runs of the `Trainer` under torchrun, gloo on a CPU: `torchrun --nproc_per_node 2 ddp_hf.py ...`.
 
 Arguments: the folder of the runs, and names of `RUNS`. Each rank leaves what it holds in `rank_<r>.pt`.
 """

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import transformers
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from det_seg_agent.hf import AgentTrainer
 

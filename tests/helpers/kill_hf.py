@@ -68,10 +68,10 @@ def train(name: str, folder: Path, moment: str | None = None, resume: bool = Fal
     callbacks = arm(*((kind := moment.split(":"))[0], int(kind[1]))) if moment else []
     data = Images(noise=True) if name == "vit" else data_of(name)
     trainer = trainer_of(MODELS[name], data, folder, {"ratio": 0.5}, callbacks=callbacks, **OPTIONS)
-    trainer.train(resume_from_checkpoint=True if resume and any(folder.glob("checkpoint-*/trainer_state.json")) else None)
-    torch.save(
-        {"weights": trainer.model.state_dict(), "history": trainer.run.selector.history}, folder / "final.pt"
+    trainer.train(
+        resume_from_checkpoint=True if resume and any(folder.glob("checkpoint-*/trainer_state.json")) else None
     )
+    torch.save({"weights": trainer.model.state_dict(), "history": trainer.run.selector.history}, folder / "final.pt")
 
 
 def main(folder: Path, name: str, moments: list[str]) -> None:

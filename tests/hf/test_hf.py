@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +44,7 @@ def selected(folder: Path) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def whole(request: pytest.FixtureRequest, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
+def whole(request: pytest.FixtureRequest, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     name, folder = request.param, tmp_path_factory.mktemp(request.param)
     data = Images(noise=True) if name == "vit" else data_of(name, scenes)
     recorded = Recorded(data)
@@ -54,7 +53,7 @@ def whole(request: pytest.FixtureRequest, scenes: Path, tmp_path_factory: pytest
         trainer_given={"eval_dataset": data}, eval_strategy="no",
     )  # fmt: skip
     trainer.train()
-    yield Whole(name, folder, trainer, recorded)
+    return Whole(name, folder, trainer, recorded)
 
 
 def test_a_run_trains_on_its_selections_exactly(whole: Whole) -> None:
@@ -76,7 +75,7 @@ def test_a_run_trains_on_its_selections_exactly(whole: Whole) -> None:
 def test_the_learning_rate_follows_the_selections(whole: Whole) -> None:
     rates = [row["learning_rate"] for row in whole.trainer.state.log_history if "learning_rate" in row]
     assert len(rates) == 8 and rates[-1] == pytest.approx(1e-3 / 16)  # the last of 16 steps
-    assert whole.trainer.lr_scheduler.get_last_lr() == [0]
+    assert set(whole.trainer.lr_scheduler.get_last_lr()) == {0}
 
 
 def test_a_run_leaves_figures_and_pictures(whole: Whole) -> None:
@@ -93,7 +92,8 @@ def test_a_run_goes_on_exactly_from_a_checkpoint(whole: Whole, step: int, tmp_pa
     if step == 14 and whole.name not in ("vit", "llama"):
         pytest.skip("two families are enough")
     shutil.copytree(whole.folder, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run/checkpoint-14") if step == 7 else None
+    for later in (14, 16)[step // 14 :]:
+        shutil.rmtree(tmp_path / f"run/checkpoint-{later}")
     data = whole.data.dataset
     trainer = trainer_of(
         model_of(whole.name, data), data, tmp_path / "run", HALF, save_strategy="steps", save_steps=7
@@ -110,10 +110,13 @@ def test_full_is_the_stock_training(name: str, scenes: Path, tmp_path: Path) -> 
     data = Images(noise=True) if name == "vit" else data_of(name, scenes)
     model, more = model_of(name, data), {"num_train_epochs": 1.5}
     stock = trainer_of(model, data, tmp_path / "stock", stock=True, **more)
+    loss = stock.train().training_loss
     full = trainer_of(model, data, tmp_path / "full", {"strategy": "full"}, **more)
-    assert stock.train().training_loss == full.train().training_loss
+    assert full.train().training_loss == loss
     assert same(stock.model, full.model)
-    kept = [{k: v for k, v in row.items() if "second" not in k and "runtime" not in k} for row in stock.state.log_history]
+    kept = [
+        {k: v for k, v in row.items() if "second" not in k and "runtime" not in k} for row in stock.state.log_history
+    ]
     assert kept == [
         {k: v for k, v in row.items() if "second" not in k and "runtime" not in k}
         for row in full.state.log_history if "agent/selected" not in row
@@ -171,14 +174,18 @@ def test_evaluation_saving_and_workers_by_epoch(tmp_path: Path) -> None:
     once = Once()
     more = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True, "num_train_epochs": 3}
     given = {"eval_dataset": Images(8, seed=1)}
-    plain = trainer_of(vit, Images(noise=True), tmp_path / "a", HALF, callbacks=[once], trainer_given=given, **more)
+    plain = trainer_of(
+        MODELS["resnet"], Images(noise=True), tmp_path / "a", HALF, callbacks=[once], trainer_given=given, **more
+    )
     plain.train()
     assert once.epochs == [1, 2, 3]
     assert [path.name for path in sorted((tmp_path / "a").glob("checkpoint-*"))] == [
         "checkpoint-13", "checkpoint-5", "checkpoint-8"
     ]  # fmt: skip
     workers = {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}
-    other = trainer_of(vit, Images(noise=True), tmp_path / "b", HALF, trainer_given=given, **more, **workers)
+    other = trainer_of(
+        MODELS["resnet"], Images(noise=True), tmp_path / "b", HALF, trainer_given=given, **more, **workers
+    )
     other.train()
     assert torch.equal(plain.run.selector.selection.indices, other.run.selector.selection.indices)
     assert torch.equal(plain.run.selector.table.loss, other.run.selector.table.loss)
