@@ -1,4 +1,4 @@
-"""Measure what the adapter for transformers adds to a step, paired in one process: `python tools/bench_hf.py vit llama`.
+"""Measure what the adapter for transformers adds to a step, paired in one process: `python tools/bench_hf.py vit`.
 
 Both trainers take the same batches from their own loaders, forward, backward and optimizer step; CPU time is compared.
 """

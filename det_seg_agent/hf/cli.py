@@ -44,7 +44,7 @@ def values_of(words: list[str]) -> dict[str, Any]:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"{word}: the value cannot be read; put it in quotes.") from error
-        _set(values, key.split("."), number_of(value))
+        set_word(values, key.split("."), number_of(value))
     return values
 
 
@@ -56,8 +56,12 @@ def number_of(value: Any) -> Any:
         return value
 
 
-def _set(values: dict[str, Any], keys: list[str], value: Any) -> None:
-    """Set a value; only mappings of a recipe have keys of their own."""
+def set_word(values: dict[str, Any], keys: list[str], value: Any) -> None:
+    """Set a value of a recipe, by the parts of its key.
+
+    Raises:
+        ConfigError: if the first part has no keys of its own.
+    """
     if len(keys) > 1 and keys[0] not in NESTED:
         raise ConfigError(f"{'.'.join(keys)}: only {', '.join(NESTED)} have keys of their own.")
     for key in keys[:-1]:
