@@ -46,7 +46,7 @@ class Block(BaseModel):
 
 
 class Detection(Block):
-    """A comparison of detectors; `host` has the keys of `yolo detect train`."""
+    """A comparison of detectors; `host` has the keys of `yolo train`."""
 
 
 class Segmentation(Block):

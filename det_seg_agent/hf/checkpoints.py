@@ -34,7 +34,7 @@ def read(folder: Path) -> dict[str, Any]:
     """
     path = folder / NAME
     if not folder.is_dir():
-        raise ConfigError(f"resume_from_checkpoint={str(folder)!r}: there is no such folder.")
+        raise ConfigError(f"resume_from_checkpoint={str(folder)!r}: there is no such folder; give a checkpoint-N.")
     if not path.is_file():
         raise ConfigError(
             f"resume_from_checkpoint={str(folder)!r}: it has no {NAME}, so it was not saved by AgentTrainer. Start a "

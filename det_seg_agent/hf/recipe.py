@@ -73,6 +73,10 @@ def trainer_of(recipe: Recipe, trainer: Any = None) -> Any:
     from det_seg_agent.hf.trainer import AgentTrainer
 
     settings_of(recipe.agent)
+    if isinstance(recipe.model, dict) and "model_type" not in recipe.model:
+        raise ConfigError(f"model={recipe.model!r}: a mapping needs model_type, such as vit, swin, resnet or llama.")
+    if recipe.lora is not None:
+        check_lora(recipe.lora)
     if recipe.data is None:
         raise ConfigError("data is missing; give data=PATH, a folder of images or a file of JSON lines.")
     args = arguments_of(recipe)
@@ -118,14 +122,17 @@ def _causal(recipe: Recipe) -> dict[str, Any]:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     more = {"vocab_size": len(tokenizer)} if isinstance(recipe.model, dict) else {}
-    model = _model(recipe, AutoModelForCausalLM, **more)
+    data, held_out = (
+        None if path is None else Instructions(Path(path).expanduser(), tokenizer, recipe.max_length)
+        for path in (recipe.data, recipe.validation)
+    )
+    model = _model(recipe, AutoModelForCausalLM, **more)  # after the data, which is read sooner
     if recipe.lora is not None:
         model = _with_lora(model, recipe.lora)
-    held_out = recipe.validation and Instructions(Path(recipe.validation).expanduser(), tokenizer, recipe.max_length)
     return {
         "model": model,
-        "train_dataset": Instructions(Path(str(recipe.data)).expanduser(), tokenizer, recipe.max_length),
-        "eval_dataset": held_out or None,
+        "train_dataset": data,
+        "eval_dataset": held_out,
         "data_collator": DataCollatorForSeq2Seq(tokenizer),
         "compute_metrics": perplexity,
         "preprocess_logits_for_metrics": token_losses,
@@ -139,21 +146,27 @@ def _model(recipe: Recipe, auto: Any, **more: Any) -> Any:
     if isinstance(given, str):
         with input_errors(f"model={given}", "transformers", "huggingface_hub"):
             return auto.from_pretrained(given, **more)
-    if "model_type" not in given:
-        raise ConfigError(f"model={given!r}: a mapping needs model_type, such as vit, swin, resnet or llama.")
     with input_errors(f"model={given}", "transformers"):
         return auto.from_config(AutoConfig.for_model(**{**more, **given}))
 
 
-def _with_lora(model: Any, given: Mapping[str, Any]) -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise ConfigError("lora: peft is not installed: pip install 'det_seg_agent[hf]'") from error
+def check_lora(given: Mapping[str, Any]) -> None:
+    """Refuse unknown keys of LoRA.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    import peft
+
     known = [field.name for field in dataclasses.fields(peft.LoraConfig) if field.init]
     for key in given:
         if key not in known:
             raise ConfigError(unknown_key(f"lora.{key}", [f"lora.{name}" for name in known]))
+
+
+def _with_lora(model: Any, given: Mapping[str, Any]) -> Any:
+    import peft
+
     with input_errors("lora", "peft"):
         return peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **given))
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hf_runs import COUNT, MODELS, Images, Recorded, Texts, data_of, model_of, same, trainer_of, vit
 from same import equal
+from transformers import TrainerCallback
 
 from det_seg_agent.reporting.trace import read
 
@@ -96,7 +97,7 @@ def test_a_run_goes_on_exactly_from_a_checkpoint(whole: Whole, step: int, tmp_pa
         shutil.rmtree(tmp_path / f"run/checkpoint-{later}")
     data = whole.data.dataset
     trainer = trainer_of(
-        model_of(whole.name, data), data, tmp_path / "run", HALF, save_strategy="steps", save_steps=7
+        model_of(whole.name, data), Recorded(data), tmp_path / "run", HALF, save_strategy="steps", save_steps=7
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=True)
     assert same(whole.trainer.model, trainer.model)
@@ -165,7 +166,6 @@ def test_steps_and_warm_up_count_full_training(tmp_path: Path) -> None:
 
 def test_evaluation_saving_and_workers_by_epoch(tmp_path: Path) -> None:
     """Epochs of the host are passes; workers that stay get each selection, and draw what one process draws."""
-    from hf_runs import TrainerCallback
 
     class Once(TrainerCallback):
         def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -219,7 +219,7 @@ def test_a_killed_run_goes_on_exactly(name: str, moments: list[str], tmp_path: P
 
 
 def test_two_processes_train_on_one_selection(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     words += [str(HELPERS / "ddp_hf.py"), str(tmp_path), "vit", "llama", "weights", "full", "stock"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
