@@ -1,16 +1,14 @@
 """The callback that drives a run through the host's events. `AgentMixin` adds it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import TrainerCallback
 
 from det_seg_agent.hf.checkpoints import restore_weights
+from det_seg_agent.hf.compat import VaryingEpochs
 from det_seg_agent.messages import LOGGER
 from det_seg_agent.pass_report import PassReport
-
-if TYPE_CHECKING:
-    from det_seg_agent.hf.trainer import AgentMixin
 
 
 class AgentCallback(TrainerCallback):
@@ -22,7 +20,7 @@ class AgentCallback(TrainerCallback):
         trainer: the trainer, whose run it drives.
     """
 
-    def __init__(self, trainer: "AgentMixin"):
+    def __init__(self, trainer: VaryingEpochs):
         self.trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
