@@ -46,6 +46,7 @@ class HuggingFace:
 
     def __init__(self, cell: Cell, folder: Path):
         self.cell, self.folder, self.run = cell, folder, folder / "run"
+        self.root = Path(cell.data)
 
     def recipe(self, epochs: int, resume: bool = False) -> Any:
         """Return the cell's recipe, of a number of epochs.
