@@ -16,7 +16,7 @@ setup: $(VENV)/ready
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install -q -c constraints.txt -e '.[det,seg,dev]'
+	$(PY) -m pip install -q -c constraints.txt -e '.[det,seg,hf,dev]'
 	mkdir -p $(VENV)/ultralytics
 	$(PY) -c "import yapf" # writes its cache, which processes that start together would read half written
 	touch $@

@@ -129,7 +129,8 @@ def segmentation(pairs: int, classes: int = 150, crop: int = 128, batch: int = 4
     from mmseg.utils import register_all_modules
     from torch.profiler import ProfilerActivity, profile
 
-    from det_seg_agent.seg.signals import SignalTap, image_signals
+    from det_seg_agent.pixels import image_signals
+    from det_seg_agent.seg.signals import SignalTap
 
     register_all_modules(init_default_scope=True)
     config = Config.fromfile(Path(__file__).parents[1] / "configs/seg/upernet_r18_80k_ade20k-512x512.py").model

@@ -14,6 +14,7 @@ from det_seg_agent.strategies import strategy_class
 FULL, SHORT = "full", "full, shorter"
 RANDOM, EVEN, QUALITY = "random", "even", "quality"
 CONTROLS = (RANDOM, EVEN, QUALITY)  # strategies that run at every ratio and seed of another one
+BY_EPOCHS = ("detection", "classification", "instruction")  # tasks whose length is in epochs, `host["epochs"]`
 Role = Literal["full", "short", "selection", "native"]
 MANY = 1_000_000  # number of samples for which rounding to whole samples is negligible
 AGREE = 0.02  # largest difference of budgets, as a fraction of full training, at which cells are compared
@@ -24,7 +25,7 @@ class Cell:
     """One training run.
 
     Attributes:
-        task: detection or segmentation.
+        task: detection, segmentation, classification or instruction.
         role: `full` data at the full schedule, full data at a `short` schedule, a `selection` with a given budget, or
             a `native` rule that determines its own budget.
         label: name of the strategy in the tables.
@@ -32,7 +33,7 @@ class Cell:
         seed: seed of the host and of our generators.
         agent: our settings.
         host, data, scenes, config, iterations: see `Block`; `data` is resolved.
-        epochs: epochs of the shorter schedule, in detection.
+        epochs: epochs of the shorter schedule, where lengths are in epochs.
         resolved: digests of everything that these settings refer to, by name, from `prepare`; see `fingerprint`.
     """
 
@@ -98,7 +99,7 @@ class Cell:
 
     def matched(self, samples: int = MANY) -> float:
         """Return the budget of selections at this ratio for `samples` samples; in segmentation, of 100 passes."""
-        passes = int(self.host["epochs"]) if self.task == "detection" else 100
+        passes = int(self.host["epochs"]) if self.task in BY_EPOCHS else 100
         return self.schedule().budget(passes, samples)
 
     def schedule(self) -> Schedule:

@@ -14,6 +14,7 @@ from typing import Any
 from det_seg_agent.compare.cells import Cell
 from det_seg_agent.compare.detection import Detection
 from det_seg_agent.compare.fingerprint import machine, sources
+from det_seg_agent.compare.huggingface import HuggingFace
 from det_seg_agent.compare.pictures import draw_sheets
 from det_seg_agent.compare.segmentation import Segmentation
 from det_seg_agent.errors import AgentError
@@ -32,9 +33,11 @@ def main(arguments: list[str]) -> int:
     warnings.filterwarnings("ignore")  # the hosts' own deprecations
     cell = Cell(**json.loads((folder / "cell.json").read_text(encoding="utf-8")))
     try:
-        adapter: Detection | Segmentation = (
-            Detection(cell, folder, options.device) if cell.task == "detection" else Segmentation(cell, folder)
-        )
+        adapter: Detection | Segmentation | HuggingFace
+        if cell.task == "detection":
+            adapter = Detection(cell, folder, options.device)
+        else:
+            adapter = (Segmentation if cell.task == "segmentation" else HuggingFace)(cell, folder)
         if step == "prepare":
             outcome: dict[str, Any] = {"resolved": adapter.prepare()}
         else:

@@ -61,7 +61,7 @@ class Figures:
     """The figures of a task.
 
     Attributes:
-        unit: AP or mIoU.
+        unit: AP, mIoU, accuracy or 100/perplexity.
         primary: the one that is compared and tested.
         shown: all, the primary one first.
         counts: "train_images", "test_images" and in detection "test_objects" by class; {} if unknown.
@@ -79,7 +79,7 @@ def figures_of(task: str, report: Report, results: Mapping[str, Result]) -> Figu
     """Return the figures of a task.
 
     Args:
-        task: detection or segmentation.
+        task: detection, segmentation, classification or instruction.
         report: settings.
         results: results of its finished cells, by name.
     """
@@ -91,14 +91,16 @@ def figures_of(task: str, report: Report, results: Mapping[str, Result]) -> Figu
         (result["classes"] for result in results.values() if result.get("classes")), {}
     )
     found = {figure.key: figure for figure in (whole, *fifty)}
-    if lacking:
+    if task == "instruction":
+        notes.append("100 / perplexity is the geometric mean of the held-out answers' token probabilities, in percent.")
+    elif lacking:
         notes.append(
             f"No figures by class, as {len(lacking)} cells were finished without them, by an earlier version or with "
             f"another metric: {listed(lacking)}. Run these again for macro figures."
         )
     else:
-        word, of = _IOU if task == "segmentation" else _AP
-        least = report.min_images if task == "segmentation" else report.min_objects
+        word, of = _WORDS[task]
+        least = report.min_objects if of == "test_objects" else report.min_images
         enough = [name for name, n in counts[of].items() if n >= least]
         shown = counts["train_images"]
         if enough:
@@ -114,13 +116,16 @@ def figures_of(task: str, report: Report, results: Mapping[str, Result]) -> Figu
             found["rarest"] = Figure("rarest", f"rarest {word}", tuple(rare))
             notes.append(f"Rarest {word}: the third of these with the fewest training images: {listed(rare)}.")
     primary = found.get(report.primary, whole)
-    if primary.key != report.primary:
+    if primary.key != report.primary and task != "instruction":
         notes.append(f"{unit} is compared in its place.")
     rest = [found[key] for key in ("macro", unit, "rarest", "AP50") if key in found and key != primary.key]
     return Figures(unit, primary, (primary, *rest), counts, tuple(notes))
 
 
-_AP, _IOU = ("AP", "test_objects"), ("IoU", "test_images")
+_WORDS = {
+    "detection": ("AP", "test_objects"), "segmentation": ("IoU", "test_images"),
+    "classification": ("accuracy", "test_images"),
+}  # fmt: skip
 
 
 def rare_first(figures: Figures, names: Sequence[str]) -> list[str]:

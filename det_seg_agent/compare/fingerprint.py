@@ -19,7 +19,7 @@ from det_seg_agent.fingerprint import relative
 from det_seg_agent.strategies import strategy_class
 
 PACKAGE = Path(__file__).parents[1]
-ADAPTERS = {"detection": "det", "segmentation": "seg"}
+ADAPTERS = {"detection": "det", "segmentation": "seg", "classification": "hf", "instruction": "hf"}
 SHOWING_MODULES = (
     "budgets",
     "cli",
@@ -46,8 +46,10 @@ SHOWING = (
 HOSTS = {
     "detection": ("torch", "ultralytics", "pycocotools"),
     "segmentation": ("torch", "mmengine", "mmcv-lite", "mmcv", "mmsegmentation"),
+    "classification": ("torch", "transformers", "accelerate", "torchvision"),
+    "instruction": ("torch", "transformers", "accelerate", "tokenizers", "peft"),
 }
-PACKAGES = ("det_seg_agent", "torchvision", "numpy", *dict.fromkeys(HOSTS["detection"] + HOSTS["segmentation"]))
+PACKAGES = ("det_seg_agent", "torchvision", "numpy", *dict.fromkeys(name for names in HOSTS.values() for name in names))
 BLOCK = 1 << 20
 
 
@@ -119,7 +121,7 @@ def sources(task: str, strategy: str) -> str:
         task: the task, whose adapter is included.
         strategy: known name or 'package.module:Class'.
     """
-    others = {f"{folder}/" for name, folder in ADAPTERS.items() if name != task}
+    others = {f"{folder}/" for folder in ADAPTERS.values() if folder != ADAPTERS[task]}
     found: dict[str, Any] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         name = path.relative_to(PACKAGE).as_posix()

@@ -6,14 +6,16 @@ from typing import Any
 
 import yaml
 
-from det_seg_agent.compare.cells import CONTROLS, FULL, SHORT, Cell, epochs_around
+from det_seg_agent.compare.cells import BY_EPOCHS, CONTROLS, FULL, SHORT, Cell, epochs_around
 from det_seg_agent.compare.report import check
 from det_seg_agent.compare.spec import (
     Block,
     Comparison,
     Detection,
+    HuggingFace,
     Segmentation,
     check_detection,
+    check_epochs,
     check_host,
     check_scenes,
     data_of,
@@ -23,6 +25,7 @@ from det_seg_agent.compare.spec import (
     schedule_of,
 )
 from det_seg_agent.errors import ConfigError
+from det_seg_agent.hosts.recipes import found
 from det_seg_agent.settings import Settings, parse
 
 RATIOS = ("schedule", "low", "high", "period")  # settings that have no effect on a rule with its own budget
@@ -52,8 +55,13 @@ def read(path: Path, data: str | None = None) -> tuple[Comparison, list[Cell]]:
         cells += expand(
             "segmentation", parse(Segmentation, comparison.segmentation, "segmentation."), path.parent, data
         )
+    for task in ("classification", "instruction"):
+        if (given := getattr(comparison, task)) is not None:
+            cells += expand(task, parse(HuggingFace, given, f"{task}."), path.parent, data)
     if not cells:
-        raise ConfigError(f"{path}: detection: or segmentation: is needed, or both.")
+        raise ConfigError(
+            f"{path}: detection:, segmentation:, classification: or instruction: is needed, or several of them."
+        )
     for task in dict.fromkeys(cell.task for cell in cells):
         check(comparison.report(task), task, cells)
     return comparison, sorted(cells, key=lambda cell: cell.seed)
@@ -63,7 +71,7 @@ def expand(task: str, block: Block, folder: Path, data: str | None) -> list[Cell
     """Return the cells of a block: its strategies and all controls.
 
     Args:
-        task: detection or segmentation.
+        task: detection, segmentation, classification or instruction.
         block: settings of the task.
         folder: folder of the YAML.
         data: data if the block names none.
@@ -76,7 +84,15 @@ def expand(task: str, block: Block, folder: Path, data: str | None) -> list[Cell
     if shared["data"] == "scenes":
         check_scenes(task, block.scenes)
         shared["scenes"] = dict(block.scenes)
-    if isinstance(block, Segmentation):
+    if isinstance(block, HuggingFace):
+        check_epochs(task, block.host)
+        if shared["data"] == "scenes":
+            raise ConfigError(f"{task}.data=scenes: the embedded scenes have no classes of images; give a path.")
+        recipe = folder / block.config
+        shared.update(config=str((recipe if recipe.is_file() else found(block.config)).resolve()))
+        if not Path(shared["config"]).is_file():
+            raise ConfigError(f"{task}.config={block.config}: there is no such file beside the YAML, and no recipe.")
+    elif isinstance(block, Segmentation):
         config = (folder / block.config).resolve()
         if not config.is_file():
             raise ConfigError(f"segmentation.config={block.config}: there is no such file beside the YAML.")
@@ -113,7 +129,7 @@ def expand(task: str, block: Block, folder: Path, data: str | None) -> list[Cell
 
 
 def shorter_cells(cell: Cell) -> list[Cell]:
-    """Return the shorter schedule of a ratio and seed; in detection possibly two, as there are only whole epochs."""
-    if cell.task != "detection":
+    """Return the shorter schedule of a ratio and seed; possibly two, where there are only whole epochs."""
+    if cell.task not in BY_EPOCHS:
         return [cell]
     return [replace(cell, epochs=epochs) for epochs in epochs_around(int(cell.host["epochs"]), cell.budget)]

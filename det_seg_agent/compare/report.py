@@ -8,8 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from det_seg_agent.compare.cells import CONTROLS, FULL, SHORT, Cell
 from det_seg_agent.errors import ConfigError, listed
 
-TASKS = ("detection", "segmentation")
-UNITS = {"detection": "AP", "segmentation": "mIoU"}
+TASKS = ("detection", "segmentation", "classification", "instruction")
+UNITS = {
+    "detection": "AP", "segmentation": "mIoU", "classification": "accuracy", "instruction": "100/perplexity",
+}  # fmt: skip
+OWNERS = {"AP": "detection", "AP50": "detection", "mIoU": "segmentation", "accuracy": "classification"}
 AGAINST = (SHORT, *CONTROLS)
 
 
@@ -18,7 +21,7 @@ class Report(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    primary: Literal["macro", "rarest", "AP", "mIoU", "AP50"] = Field(
+    primary: Literal["macro", "rarest", "AP", "mIoU", "AP50", "accuracy"] = Field(
         "macro",
         description="figure that is tested: macro over classes with enough test objects or images, rarest third of "
         "them, or the whole figure",
@@ -69,9 +72,8 @@ def check(report: Report, task: str, cells: Sequence[Cell]) -> None:
     Raises:
         ConfigError: names the setting.
     """
-    other = {"AP": "segmentation", "AP50": "segmentation", "mIoU": "detection"}.get(report.primary)
-    if other == task:
-        raise ConfigError(f"{task}.report.primary={report.primary}: it is a figure of the other task; give macro.")
+    if OWNERS.get(report.primary, task) != task:
+        raise ConfigError(f"{task}.report.primary={report.primary}: it is a figure of another task; give macro.")
     mine = [cell for cell in cells if cell.task == task and cell.label not in (FULL, *AGAINST)]
     names = list(dict.fromkeys(name for cell in mine for name in (cell.label, cell.row)))
     for name in report.family or []:

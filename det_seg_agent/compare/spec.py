@@ -16,15 +16,16 @@ from det_seg_agent.schedule import Schedule
 from det_seg_agent.settings import Settings, parse, unknown_key
 from det_seg_agent.strategies import strategy_class
 
-OURS = {
+OURS: dict[str, tuple[str, ...]] = {
     "detection": ("project", "name", "exist_ok", "seed", "data", "resume", "mode", "task"),
     "segmentation": ("work_dir", "randomness.seed", "randomness", "experiment_name", "visualizer.name", "resume"),
 }
+OURS |= dict.fromkeys(("classification", "instruction"), ("task", "data", "resume", "train.output_dir", "train.seed"))
 SCENES = [name for name in signature(write_scenes).parameters if name != "folder"]
 
 
 class Block(BaseModel):
-    """Settings that both tasks have."""
+    """Settings that all tasks have."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,7 +46,7 @@ class Block(BaseModel):
 
 
 class Detection(Block):
-    """A comparison of detectors; `host` has the keys of `yolo detect train`."""
+    """A comparison of detectors; `host` has the keys of `yolo train`."""
 
 
 class Segmentation(Block):
@@ -57,6 +58,12 @@ class Segmentation(Block):
     )
 
 
+class HuggingFace(Block):
+    """A comparison of models of transformers; `host` has `epochs` and the words of `train-hf`."""
+
+    config: str = Field(description="a recipe of train-hf, relative to the YAML, or one of ours")
+
+
 class Comparison(BaseModel):
     """Settings of the whole YAML."""
 
@@ -65,6 +72,8 @@ class Comparison(BaseModel):
     title: str = Field("Comparison", description="title of the page")
     detection: dict[str, Any] | None = Field(None, description="a mapping, see docs/compare.md")
     segmentation: dict[str, Any] | None = Field(None, description="a mapping, see docs/compare.md")
+    classification: dict[str, Any] | None = Field(None, description="a mapping, see docs/compare.md")
+    instruction: dict[str, Any] | None = Field(None, description="a mapping, see docs/compare.md")
 
     def report(self, task: str) -> Report:
         """Return what the tables of a task show and test.
@@ -72,7 +81,7 @@ class Comparison(BaseModel):
         Raises:
             ConfigError: if a setting is invalid.
         """
-        block = self.detection if task == "detection" else self.segmentation
+        block: dict[str, Any] | None = getattr(self, task)
         return parse(Report, mapping((block or {}).get("report", {}), f"{task}.report"), f"{task}.report.")
 
 
@@ -137,7 +146,7 @@ def entry_of(task: str, given: Any, block: Block) -> Entry:
     settings = parse(Settings, {k: v for k, v in agent.items() if k not in Schedule.model_fields}, f"{where}.")
     options = parse(cls.Options, settings.options, f"{where}.options.")
     native = bool(getattr(cls.resolved(options), "native", False))
-    if native and task == "segmentation":
+    if native and task != "detection":
         raise ConfigError(
             f"{where}: options.native: its rule sets its budget pass by pass, and iterations are set before training. "
             "Only detection can have it; remove native, for the rule at a fixed budget."
@@ -193,14 +202,23 @@ def check_scenes(task: str, scenes: Mapping[str, int]) -> None:
             raise ConfigError(unknown_key(f"{task}.scenes.{key}", [f"{task}.scenes.{name}" for name in SCENES]))
 
 
+def check_epochs(task: str, host: Mapping[str, Any]) -> None:
+    """Refuse a block without the length of full training.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    if not isinstance(host.get("epochs"), int) or host["epochs"] < 1:
+        raise ConfigError(f"{task}.host.epochs={host.get('epochs')!r}: the number of epochs of full training.")
+
+
 def check_detection(host: Mapping[str, Any]) -> None:
     """Refuse settings that would silently make cells differ.
 
     Raises:
         ConfigError: if `epochs` is missing, the optimizer is automatic, or `time` or `patience` is set.
     """
-    if not isinstance(host.get("epochs"), int) or host["epochs"] < 1:
-        raise ConfigError(f"detection.host.epochs={host.get('epochs')!r}: the number of epochs of full training.")
+    check_epochs("detection", host)
     if str(host.get("optimizer", "auto")).lower() == "auto":
         raise ConfigError(
             "detection.host.optimizer=auto picks by the number of iterations, which a shorter schedule changes. "

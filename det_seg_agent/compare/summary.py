@@ -82,7 +82,7 @@ class Summary:
     """The rows of a task and all that is said about them.
 
     Attributes:
-        task: detection or segmentation.
+        task: detection, segmentation, classification or instruction.
         report: settings.
         figures: figures of the task.
         rows: one for each strategy and ratio.
@@ -113,7 +113,7 @@ def summarise(task: str, finished: Finished, report: Report, planned: Sequence[C
     """Return the summary of a task.
 
     Args:
-        task: detection or segmentation.
+        task: detection, segmentation, classification or instruction.
         finished: its finished cells.
         report: settings.
         planned: all cells; tests whose cells are not finished yet count as if their p was 1.

@@ -25,6 +25,7 @@ USAGE = """usage: det-seg-agent COMMAND ...
 
   train-det   train an Ultralytics model: model=yolov8n.pt data=my.yaml agent.ratio=0.6
   train-seg   train an MMSegmentation config: CONFIG --cfg-options agent.ratio=0.6
+  train-hf    train a model of transformers by a recipe: RECIPE.yaml data=PATH agent.ratio=0.6
   evaluate    judge a finished run again: RUN [key=value ...]
   compare     train strategies and their controls, and write one page: [YAML] [--data PATH] [--jobs N]
   demo        the comparison on generated scenes, two runs at a time
@@ -61,7 +62,7 @@ def _main_of(module: str) -> Callable[[list[str] | None], int]:
         except ModuleNotFoundError as error:
             if (error.name or PACKAGE).startswith(PACKAGE):
                 raise
-            raise HostError(f"{error.name} not installed: pip install 'det_seg_agent[det]', or [seg]") from error
+            raise HostError(f"{error.name} not installed: pip install 'det_seg_agent[det]', [seg] or [hf]") from error
         status: int = found.main(words)
         return status
 
@@ -109,6 +110,7 @@ def inspect(words: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train-det": _main_of("det.cli"),
     "train-seg": _main_of("seg.cli"),
+    "train-hf": _main_of("hf.cli"),
     "evaluate": evaluate,
     "compare": _main_of("compare.cli"),
     "demo": demo,
@@ -127,6 +129,11 @@ def train_det() -> int:
 def train_seg() -> int:
     """Run `tools/train_seg.py`; return the exit status."""
     return guarded(lambda: _main_of("seg.cli")(None))
+
+
+def train_hf() -> int:
+    """Run `tools/train_hf.py`; return the exit status."""
+    return guarded(lambda: _main_of("hf.cli")(None))
 
 
 def guarded(work: Callable[[], int | None], stopped: str = "stopped") -> int:

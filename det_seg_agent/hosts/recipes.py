@@ -1,4 +1,4 @@
-"""The recipes that the package carries: configs of both toolboxes, and comparisons.
+"""The recipes that the package carries: configs of the toolboxes, and comparisons.
 
 They are in `.mim/configs`, as those of OpenMMLab's packages. `det_seg_agent::seg/...` in a config does not find them:
 MMEngine (0.10, `mmengine.config.utils.MODULE2PACKAGE`) reads those of its own list of packages only.

@@ -1,4 +1,4 @@
-"""Check on import that a host toolbox is installed in a supported version. The packages det and seg call it."""
+"""Check on import that a host toolbox is installed in a supported version. The packages det, seg and hf call it."""
 
 import importlib.util
 import logging
@@ -19,7 +19,10 @@ TWINS = {"mmcv-lite": "mmcv"}  # the full mmcv works as well
 
 # The newest version of each host that all tests ran with. A newer one gets a warning, and trains: the first batch's
 # loss is checked against the sum of its images' parts.
-TRIED = {"ultralytics": "8.4.190", "mmengine": "0.10.7", "mmcv-lite": "2.1.0", "mmsegmentation": "1.2.2"}
+TRIED = {
+    "ultralytics": "8.4.190", "mmengine": "0.10.7", "mmcv-lite": "2.1.0", "mmsegmentation": "1.2.2",
+    "transformers": "5.24.0",
+}  # fmt: skip
 
 # Why versions cannot work that are not older than the range; without a known reason a newer one gets the warning.
 CANNOT_WORK = {
@@ -33,7 +36,7 @@ def check_hosts(extra: str) -> None:
     """Check the packages of an extra against the version ranges in our own metadata; warn of untried versions.
 
     Args:
-        extra: 'det' or 'seg'.
+        extra: 'det', 'seg' or 'hf'.
 
     Raises:
         HostError: if a package is missing or a host has an unsupported version; names the package, the version, the

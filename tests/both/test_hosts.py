@@ -26,6 +26,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 MISSING = {
     "det": {"ultralytics": "ultralytics", "pycocotools": "pycocotools", "cv2": "opencv-python"},
     "seg": {"mmengine": "mmengine", "mmcv": "mmcv-lite", "mmseg": "mmsegmentation", "ftfy": "ftfy", "regex": "regex"},
+    "hf": {"transformers": "transformers", "accelerate": "accelerate", "peft": "peft"},
 }
 
 
@@ -42,7 +43,7 @@ for name in {list(MISSING[extra])!r}:
     except ImportError as error:
         print(error)
     del sys.modules[name]
-print({{"ultralytics", "mmengine", "mmseg"}} & set(sys.modules))"""
+print({{"ultralytics", "mmengine", "mmseg", "transformers"}} & set(sys.modules))"""
     done = python(code)
     said = [f"{name} not installed: pip install 'det_seg_agent[{extra}]'" for name in MISSING[extra].values()]
     assert done.stderr.splitlines() == [f"error: {line}" for line in said]
@@ -55,8 +56,12 @@ REFUSED = [
     ("seg", "mmcv-lite", "2.2.0", "mmsegmentation itself refuses it"),
     ("seg", "mmsegmentation", "1.2.0", "its wheel lacks a file that it reads on import"),
     ("seg", "mmsegmentation", "0.30.0", OLDER.format(TRIED["mmsegmentation"])),
+    ("hf", "transformers", "4.57.6", OLDER.format(TRIED["transformers"])),
 ]
-NEWER = [("det", "ultralytics", "8.9.0"), ("det", "ultralytics", "9.0.0"), ("seg", "mmengine", "0.10.99")]
+NEWER = [
+    ("det", "ultralytics", "8.9.0"), ("det", "ultralytics", "9.0.0"), ("seg", "mmengine", "0.10.99"),
+    ("hf", "transformers", "5.99.0"),
+]  # fmt: skip
 
 
 def pretend(folder: Path, name: str, version: str) -> str:
@@ -120,7 +125,7 @@ def test_ranges_table_and_pins_agree() -> None:
 
 
 def test_the_core_needs_no_toolbox() -> None:
-    blocked = ("ultralytics", "mmengine", "mmcv", "mmseg", "pycocotools", "cv2")
+    blocked = ("ultralytics", "mmengine", "mmcv", "mmseg", "pycocotools", "cv2", "transformers", "accelerate", "peft")
     modules = "det_seg_agent, det_seg_agent.hosts.versions"
     code = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); import {modules}"
     assert python(code).returncode == 0

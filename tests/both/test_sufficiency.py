@@ -5,8 +5,8 @@ import torch
 
 from det_seg_agent import Selector
 from det_seg_agent.det.losses.sufficiency import sufficiency as of_boxes
-from det_seg_agent.seg.signals import pixel_counts
-from det_seg_agent.seg.signals import sufficiency as of_pixels
+from det_seg_agent.pixels import pixel_counts
+from det_seg_agent.pixels import sufficiency as of_pixels
 
 
 def test_of_boxes_by_hand() -> None:

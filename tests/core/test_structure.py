@@ -8,12 +8,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "det_seg_agent"
-TOOLBOXES = {"ultralytics", "mmengine", "mmseg", "mmcv", "pycocotools"}
+TOOLBOXES = {"ultralytics", "mmengine", "mmseg", "mmcv", "pycocotools", "transformers", "accelerate", "peft"}
 
 # From the bottom to the top: a module imports from its own layer and from those below.
 LAYERS = (
     {"errors", "files", "messages", "seeding", "schedule", "version"},
-    {"ranks", "settings", "sampler", "fingerprint", "features", "signals", "sums", "classes", "earlier"},
+    {"ranks", "settings", "sampler", "fingerprint", "features", "signals", "sums", "classes", "earlier", "pixels"},
     {"table", "pass_report"},
     {"strategies"},
     {"pass_signals"},
@@ -21,11 +21,11 @@ LAYERS = (
     {"reporting"},
     {"inspecting"},
     {"hosts", "scenes"},
-    {"det", "seg"},
+    {"det", "seg", "hf"},
     {"compare"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-ADAPTERS = {"det": "seg", "seg": "det"}
+ADAPTERS = ("det", "seg", "hf")
 
 
 def module_of(path: Path) -> str:
@@ -85,7 +85,9 @@ def test_the_core_knows_no_toolbox() -> None:
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
-def test_an_adapter_does_not_know_the_other(adapter: str) -> None:
+def test_an_adapter_does_not_know_the_others(adapter: str) -> None:
     for module, others in IMPORTS.items():
         if part_of(module) == adapter:
-            assert not [o for o in others if o.startswith(f"det_seg_agent.{ADAPTERS[adapter]}")], module
+            assert not {part_of(o) for o in others if o.startswith("det_seg_agent.")} & set(ADAPTERS) - {adapter}, (
+                module
+            )

@@ -3,6 +3,7 @@
 import pytest
 import test_input_core
 import test_input_det
+import test_input_hf
 import test_input_seg
 from documented import check_names
 
@@ -12,6 +13,7 @@ SECTIONS = {
     "Detection: trains": test_input_det.ODD,
     "Segmentation: refused": test_input_seg.BAD,
     "Segmentation: trains": test_input_seg.ODD,
+    test_input_hf.TITLE: test_input_hf.CASES,
 }
 
 

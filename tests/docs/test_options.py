@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from det_seg_agent.det.settings import DetSettings
+from det_seg_agent.hf.settings import HfSettings
 from det_seg_agent.schedule import Schedule
 from det_seg_agent.settings import Settings
 from det_seg_agent.strategies import strategy_class, strategy_names
@@ -28,6 +29,8 @@ Every setting, with its type, default and range, as the code has them.
   `AgentDetectionTrainer.configured(ratio=0.5, options={"floor": 0.3})`.
 - Segmentation: `agent = dict(ratio=0.5, options=dict(floor=0.3))` in the config, or
   `--cfg-options agent.ratio=0.5 agent.options.floor=0.3`.
+- Hugging Face: `AgentTrainer(..., agent={"ratio": 0.5, "options": {"floor": 0.3}})`, or
+  `agent.ratio=0.5` on the command line.
 - A plain loop: `Selector(..., ratio=0.5, options={"floor": 0.3})`.
 
 [strategies.md](strategies.md) says what each strategy does, [settings.md](settings.md) how to
@@ -73,6 +76,7 @@ def page() -> str:
     """Return docs/options.md."""
     parts = [HEAD, "## Schedule: `agent.*`\n", rows_of(Schedule), "## Run: `agent.*`\n", rows_of(Settings, Schedule)]
     parts += ["## Detection only: `agent.*`\n", rows_of(DetSettings, Settings)]
+    parts += ["## Hugging Face only: `agent.*`\n", rows_of(HfSettings, Settings)]
     for name in strategy_names():
         parts += [f"## `agent.strategy={name}`: `agent.options.*`\n", rows_of(strategy_class(name).Options)]
     return "\n".join(parts)

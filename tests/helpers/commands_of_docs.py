@@ -18,6 +18,9 @@ from det_seg_agent.compare.cli import arguments_parser as compare_parser
 from det_seg_agent.compare.matrix import read
 from det_seg_agent.det.arguments import parse_arguments
 from det_seg_agent.det.settings import DetSettings
+from det_seg_agent.hf.cli import values_of
+from det_seg_agent.hf.recipe import arguments_of, recipe_of
+from det_seg_agent.hf.settings import HfSettings
 from det_seg_agent.hosts.commands import COMMANDS
 from det_seg_agent.hosts.export import arguments_parser as export_parser
 from det_seg_agent.hosts.export import chosen
@@ -113,6 +116,15 @@ def train_seg(words: list[str]) -> None:
     resolve(parse(Settings, agent, "agent."))
 
 
+def train_hf(words: list[str]) -> None:
+    """Words change a recipe of ours, and its values are ones that it takes."""
+    assert Path("tools/train_hf.py").is_file()
+    values = values_of(words)
+    recipe = recipe_of({**values, "train": {**values["train"], "use_cpu": True, "bf16": False}})
+    arguments_of(recipe)
+    resolve(parse(HfSettings, recipe.agent, "agent."))
+
+
 def compare(words: list[str]) -> None:
     """Options are those of the parser, and the YAML makes cells with this data."""
     assert Path("tools/compare.py").is_file()
@@ -165,6 +177,8 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "torchrun": torchrun,
     "tools/train_det.py": train_det,
     "tools/train_seg.py": train_seg,
+    "tools/train_hf.py": train_hf,
+    "tools/bench_hf.py": lambda words: None,
     "tools/compare.py": compare,
     "mmsegmentation/tools/test.py": mmseg_test,
 }

@@ -21,11 +21,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from det_seg_agent import ConfigError, StateError
+from det_seg_agent.pixels import image_signals
 from det_seg_agent.reporting.trace import read
 from det_seg_agent.seg import compat
 from det_seg_agent.seg.cli import main
 from det_seg_agent.seg.index import SampleIndex, image_paths
-from det_seg_agent.seg.signals import SignalTap, image_signals
+from det_seg_agent.seg.signals import SignalTap
 
 pytestmark = pytest.mark.slow  # it trains
 

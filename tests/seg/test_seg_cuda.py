@@ -15,7 +15,8 @@ from seg_runs import ITERS, config_of, fit
 from test_seg import light_model
 
 from det_seg_agent import Selector
-from det_seg_agent.seg.signals import SignalTap, image_signals, pooled
+from det_seg_agent.pixels import image_signals
+from det_seg_agent.seg.signals import SignalTap, pooled
 
 pytestmark = [pytest.mark.slow, needs_cuda]
 

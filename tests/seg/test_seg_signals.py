@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from det_seg_agent.seg.signals import SignalTap, image_signals, nearest, pooled
+from det_seg_agent.pixels import image_signals, nearest
+from det_seg_agent.seg.signals import SignalTap, pooled
 
 WAITS = ("nonzero", "_local_scalar_dense", "masked_select", "is_nonzero", "equal", "unique", "repeat_interleave")
 
