@@ -12,7 +12,7 @@ from det_seg_agent.fingerprint import refuse_older
 from det_seg_agent.hf import checkpoints
 from det_seg_agent.hf.checks import check_data, check_host, check_resume, check_selecting
 from det_seg_agent.hf.data import Numbered, classes_of, files_of
-from det_seg_agent.hf.heads import bare, kind_of
+from det_seg_agent.hf.heads import bare, kind_of, nats_of
 from det_seg_agent.hf.plan import Layout, Plan, passes_of, plan
 from det_seg_agent.hf.settings import HfSettings
 from det_seg_agent.hf.tap import SignalTap
@@ -68,7 +68,7 @@ class Run:
             total, self.passes, settings.model_copy(update={"seed": seed}), rank=self.rank,
             world_size=args.world_size, shuffle=str(getattr(args, "train_sampling_strategy", "random")) != "sequential",
             batch=self.layout.batch if args.world_size > 1 else 1, samples=files, applies_weights=True,
-            classes=classes_of(dataset, names) if kind == "classes" else None,
+            classes=classes_of(dataset, names) if kind == "classes" else None, nats=nats_of(trainer.model, kind),
         )  # fmt: skip
         if not self.selector.strategy.fixed_budget:
             raise ConfigError(
@@ -125,7 +125,8 @@ class Run:
         """Install the hook, and begin the report."""
         if self.resumed is not None:
             checkpoints.restore_weights(model, self.resumed)
-        self.tap = SignalTap(model, self._head, self.selector.strategy.weighs, self.layout.processes)
+        strategy = self.selector.strategy
+        self.tap = SignalTap(model, self._head, strategy.weighs and strategy.needs_weights, self.layout.processes)
         if self.rank == 0:
             self.report.begin(self.selector.pass_index + int(self.over) if self.resumed else 0)
 

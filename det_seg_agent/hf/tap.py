@@ -20,7 +20,7 @@ class SignalTap:
     Args:
         model: the model, not its distributed wrapper.
         head: name of the head, or None for the usual one.
-        weighted: whether the losses of samples are weighted.
+        weighted: whether the strategy cannot do without weighted losses of samples.
         processes: number of processes, by which the host may multiply the loss.
 
     Raises:
@@ -31,7 +31,7 @@ class SignalTap:
         self.kind, self.model = kind_of(model), model
         self.ignore_index = ignore_index_of(model, self.kind)
         self.weighted, self.processes = weighted, processes
-        self._checked = False
+        self._checked = self._differs = False
         self._by_items = False  # whether the host divides by `num_items_in_batch`, not by the terms of the batch
         self._factor = 1.0
         self._input: Any = None
@@ -71,7 +71,7 @@ class SignalTap:
             found = self._signals(logits.detach(), labels)
             features = self._features(labels)
         self._input = self._output = None
-        if weights is not None:
+        if weights is not None and not self._differs:
             with torch.autocast(logits.device.type, enabled=False):
                 sums, count = terms(self.kind, logits, labels, self.ignore_index)
                 weights = weights.to(sums.device, non_blocking=True)
@@ -136,7 +136,10 @@ class SignalTap:
         text = f"first batch: the loss of the samples is {mean:.4g} on average, that of the host {stock:.4g}: {reason}"
         if self.weighted:
             raise ConfigError(f"{text}, so that samples cannot be weighted. Take a strategy that does not weight them.")
-        LOGGER.warning(f"{text}. The signals are the cross-entropy alone; the training is the host's.")
+        self._differs = True
+        LOGGER.warning(
+            f"{text}. The signals are the cross-entropy alone; the training is the host's, and no sample is weighted."
+        )
 
     def _reason(self) -> str:
         model = bare(self.model)
