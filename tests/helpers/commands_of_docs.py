@@ -135,7 +135,7 @@ def compare(words: list[str]) -> None:
 def det_seg_agent(words: list[str]) -> None:
     """Its command takes the arguments."""
     assert words[0] in COMMANDS, words[0]
-    others = {"train-det": train_det, "train-seg": train_seg, "compare": compare, "demo": compare}
+    others = {"train-det": train_det, "train-seg": train_seg, "train-hf": train_hf, "compare": compare, "demo": compare}
     if words[0] in others:
         others[words[0]](words[1:])
     elif words[0] == "score":
