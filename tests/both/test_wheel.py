@@ -18,7 +18,7 @@ from det_seg_agent.hosts.commands import main
 pytestmark = pytest.mark.slow  # it trains
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 400_000  # bytes of the wheel
+LIMIT = 450_000  # bytes of the wheel
 SOURCES = ("det_seg_agent", "configs", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE")
 
 

@@ -61,7 +61,7 @@ def test_every_comparison_has_its_controls(config: Path) -> None:
         ({"report": {"margn": 1}}, "Did you mean detection.report.margin"),
         ({"report": {"margin": 0}}, "report.margin=0: .*greater than 0"),
         ({"report": {"primary": "mAP"}}, "report.primary='mAP'"),
-        ({"report": {"primary": "mIoU"}}, "primary=mIoU: it is a figure of the other task; give macro"),
+        ({"report": {"primary": "mIoU"}}, "primary=mIoU: it is a figure of another task; give macro"),
         ({"report": {"family": ["los"]}}, "family: 'los' is no strategy here, .* Valid: loss, loss 0.5"),
         ({"report": {"family": ["loss 0.3"]}}, "family: 'loss 0.3' is no strategy here, or not at that ratio"),
         ({"report": {"against": ["full"]}}, "report.against=.*full"),

@@ -137,7 +137,7 @@ print([main([word]) for word in ("recipe", "compare", "train-det", "--help")])
     done = without(EXTRAS, code, tmp_path)
     assert done.stdout.splitlines()[-1] == "[0, 2, 2, 0]", done.stderr
     assert re.fullmatch(
-        r"error: \w+ not installed: pip install 'det_seg_agent\[det\]', or \[seg\]\n"
+        r"error: \w+ not installed: pip install 'det_seg_agent\[det\]', \[seg\] or \[hf\]\n"
         r"error: packaging not installed: pip install 'det_seg_agent\[det\]'\n",
         done.stderr,
     ), done.stderr

@@ -10,8 +10,11 @@ import pytest
 import torch
 from det_runs import TINY, write_model
 from same import equal
+from ultralytics.data.dataset import YOLODataset
+from ultralytics.data.utils import check_det_dataset
 
 from det_seg_agent import Selector
+from det_seg_agent.det.classes import classes_of
 from det_seg_agent.det.settings import VARIABLE, DetSettings, from_environment, in_environment
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.features import FeatureStore, Projector
@@ -71,9 +74,11 @@ def check_ranks(ranks: list[dict[str, Any]], folder: Path) -> None:
     assert table is not None and len(table) == 4 * 48
 
 
-def one_process(ranks: list[dict[str, Any]]) -> Selector:
+def one_process(ranks: list[dict[str, Any]], data_yaml: str) -> Selector:
     """Return a selector that one process gave the sums of all ranks, made anew from the signals of each."""
-    selector = Selector(48, 4, DetSettings(**ranks[0]["settings"]))
+    data = check_det_dataset(data_yaml)
+    classes = classes_of(data, YOLODataset(img_path=data["train"], data=data, augment=False))
+    selector = Selector(48, 4, DetSettings(**ranks[0]["settings"]), applies_weights=True, classes=classes)
     selector.samples = ranks[0]["state"]["samples"]
     for p, chosen in enumerate(ranks[0]["selections"]):
         assert torch.equal(selector.begin_pass(p).indices, chosen), "two processes select what one does"
@@ -105,7 +110,7 @@ def test_ranks_hold_the_same_and_what_one_process_would(
     else:
         ranks, folder = launch(data_yaml, tmp_path, processes), tmp_path
     check_ranks(ranks, folder)
-    one = one_process(ranks).state_dict()
+    one = one_process(ranks, data_yaml).state_dict()
     for key in ("table", "strategy", "selection", "previous", "history"):
         assert equal(one[key], ranks[0]["state"][key]), f"{key}, bit for bit"
 
