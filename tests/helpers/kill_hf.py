@@ -1,4 +1,4 @@
-"""Kills runs of the `Trainer` by SIGKILL, and resumes them: `python kill_hf.py FOLDER MODEL MOMENTS...`.
+"""Kills runs of the `Trainer` by SIGKILL, and resumes them: `python kill_hf.py FOLDER SCENES MODEL MOMENTS...`.
 
 A moment is `kind:n`, the n-th time that something happens since the run was resumed. One process imports the toolbox,
 and forks for every resume.
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hf_runs import MODELS, Images, data_of, trainer_of
+from hf_runs import Images, data_of, model_of, trainer_of
 from kills import Kill, in_child, trap_replace, trap_trace
 from transformers import TrainerCallback, TrainerState
 
@@ -63,24 +63,24 @@ def arm(kind: str, n: int) -> list[Any]:
     return []
 
 
-def train(name: str, folder: Path, moment: str | None = None, resume: bool = False) -> None:
+def train(name: str, scenes: Path, folder: Path, moment: str | None = None, resume: bool = False) -> None:
     """Train, up to the moment; leave the final weights and what the run holds."""
     callbacks = arm(*((kind := moment.split(":"))[0], int(kind[1]))) if moment else []
-    data = Images(noise=True) if name == "vit" else data_of(name)
-    trainer = trainer_of(MODELS[name], data, folder, {"ratio": 0.5}, callbacks=callbacks, **OPTIONS)
+    data = Images(noise=True) if name == "vit" else data_of(name, scenes)
+    trainer = trainer_of(model_of(name, data), data, folder, {"ratio": 0.5}, callbacks=callbacks, **OPTIONS)
     trainer.train(
         resume_from_checkpoint=True if resume and any(folder.glob("checkpoint-*/trainer_state.json")) else None
     )
     torch.save({"weights": trainer.model.state_dict(), "history": trainer.run.selector.history}, folder / "final.pt")
 
 
-def main(folder: Path, name: str, moments: list[str]) -> None:
+def main(folder: Path, scenes: Path, name: str, moments: list[str]) -> None:
     """Train without a stop, then with a kill at each moment and on to the end; note how each process ended."""
-    ends = [in_child(lambda: train(name, folder / "whole"))]
+    ends = [in_child(lambda: train(name, scenes, folder / "whole"))]
     for moment in [*moments, None]:
-        ends.append(in_child(lambda moment=moment: train(name, folder / "killed", moment, resume=True)))  # type: ignore[misc]
+        ends.append(in_child(lambda moment=moment: train(name, scenes, folder / "killed", moment, resume=True)))  # type: ignore[misc]
     (folder / "ends.json").write_text(json.dumps(ends))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4:])

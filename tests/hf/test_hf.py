@@ -205,11 +205,15 @@ def test_tensorboard_has_the_columns(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "moments"),
-    [("vit", ["step:5", "step:4", "optimizer:1", "state:1"]), ("llama", ["replace:3", "trace:1", "step:2"])],
+    [
+        ("vit", ["step:5", "step:4", "optimizer:1", "state:1"]),
+        ("llama", ["replace:3", "trace:1", "step:2"]),
+        *((name, ["step:5", "state:1"]) for name in ("swin", "resnet", "segformer", "upernet")),
+    ],
 )
-def test_a_killed_run_goes_on_exactly(name: str, moments: list[str], tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_exactly(name: str, moments: list[str], scenes: Path, tmp_path: Path) -> None:
     """SIGKILL within steps, files of checkpoints and the trace; with random augmentation in one of them."""
-    words = [sys.executable, str(HELPERS / "kill_hf.py"), str(tmp_path), name, *moments]
+    words = [sys.executable, str(HELPERS / "kill_hf.py"), str(tmp_path), str(scenes), name, *moments]
     done = subprocess.run(words, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads((tmp_path / "ends.json").read_text()) == [0, *[9] * len(moments), 0], done.stderr[-3000:]
