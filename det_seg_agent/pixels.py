@@ -81,7 +81,7 @@ def image_signals(logits: Tensor, labels: Sequence[Tensor] | Tensor, ignore_inde
 
     The loss is the mean cross-entropy over valid pixels; the entropy is their mean entropy divided by ln(classes); the
     agreement is the geometric mean of the label's probability over a class's pixels, averaged over the labelled
-    classes: by pixels, large stretches of background would hide a small object's label.
+    classes: by pixels, a large background would hide a small object's label.
     Rows are processed in parts, which needs less memory than one float32 copy of the logits.
 
     Args:

@@ -133,8 +133,9 @@ class HuggingFace:
         trained = [row for row in trainer.state.log_history if "train_runtime" in row][-1]["train_runtime"]
         result = json.loads((self.run / "metrics.json").read_text(encoding="utf-8"))
         with Aside() as aside:
-            by_class = {} if calibrate or self.cell.task != "classification" else self._by_class(trainer)
-            metrics = self._metrics(trainer.evaluate())
+            judged = trainer.predict(trainer.eval_dataset, metric_key_prefix="eval")
+            by_class = {} if calibrate or self.cell.task != "classification" else self._by_class(trainer, judged)
+            metrics = self._metrics(judged.metrics)
         here = sum(row["images"] for row in trainer.run.selector.history[-1:])
         for checkpoint in self.run.glob("checkpoint-*"):  # the weights stay in `run`
             shutil.rmtree(checkpoint)
@@ -174,13 +175,12 @@ class HuggingFace:
             "seconds": [seconds.get(epoch) for epoch in known],
         }
 
-    def _by_class(self, trainer: Any) -> dict[str, Any]:
-        """Return the accuracy by class, and how often each class occurs."""
-        data, names = trainer.eval_dataset, trainer.train_dataset.classes
-        found = trainer.predict(data)
-        right = found.predictions.argmax(1) == found.label_ids
-        tested = Counter(int(label) for label in found.label_ids)
-        hits = Counter(int(label) for label in found.label_ids[right])
+    def _by_class(self, trainer: Any, judged: Any) -> dict[str, Any]:
+        """Return the accuracy by class in the host's predictions `judged`, and how often each class occurs."""
+        names = trainer.train_dataset.classes
+        right = judged.predictions.argmax(1) == judged.label_ids
+        tested = Counter(int(label) for label in judged.label_ids)
+        hits = Counter(int(label) for label in judged.label_ids[right])
         trained = Counter(trainer.train_dataset.targets)
         return {
             "by_class": {name: 100 * hits[i] / tested[i] if tested[i] else None for i, name in enumerate(names)},

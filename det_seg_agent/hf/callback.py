@@ -63,6 +63,6 @@ class AgentCallback(TrainerCallback):
         run = self.trainer.run
         assert run is not None
         if done is not None:
-            due = self.trainer.control.should_log  # which logging resets; the host's own figures are still to come
+            should_log = self.trainer.control.should_log  # logging resets it, and the host's own figures are to come
             self.trainer.log(run.report.scalars())
-            self.trainer.control.should_log = due
+            self.trainer.control.should_log = should_log

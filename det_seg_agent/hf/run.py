@@ -87,7 +87,7 @@ class Run:
         self._head = settings.head
         self._shown: list[Tensor] = []
         self._settings_given = trainer.agent_given
-        if not self.stock and not is_full(settings.ratio) and len(set(self.plan.batches)) == 1 and not self._selects():
+        if not self.stock and not is_full(settings.ratio) and not self._selects():
             LOGGER.warning(
                 f"nothing will be selected: the {self.passes} passes of this run are all over all samples "
                 f"(agent.warmup={settings.warmup}, agent.final_full={settings.final_full:g}). Train longer, or set "

@@ -7,8 +7,8 @@ from pydantic import Field
 from torch import Tensor
 
 from det_seg_agent.classes import ClassShares
-from det_seg_agent.strategies.base import Request, Selection, StrategyOptions
-from det_seg_agent.strategies.weights_to_selection import ByWeight, rates
+from det_seg_agent.strategies.base import StrategyOptions
+from det_seg_agent.strategies.weights_to_selection import ByWeight
 from det_seg_agent.sums import SampleSignals
 
 PRIOR = 5.0  # samples that the mean over all classes counts as in the mean of a class
@@ -17,16 +17,36 @@ LEAST = 0.02  # lowest factor of a loss
 SLACK = 0.05  # added to loss and entropy, whose ratio is noise where both are near 0
 
 
-def usual_of_classes(shares: ClassShares, agreement: Tensor, overall: Tensor) -> Tensor:
-    """Return the mean agreement of each class, (classes,) float32, drawn to that of all where samples are few.
+def usual_of_classes(shares: ClassShares, values: Tensor, overall: Tensor) -> Tensor:
+    """Return the mean of `values` in each class, (classes,) float32, drawn to that of all where samples are few.
 
     Args:
         shares: classes of n samples.
-        agreement: (n,) float32, of the same samples.
+        values: (n,) float32, of the same samples.
         overall: mean over all classes, a scalar.
     """
-    sums, weight = shares.of_class(agreement)
+    sums, weight = shares.of_class(values)
     return ((sums + PRIOR * overall) / (weight + PRIOR)).float()
+
+
+def usual_of_samples(shares: ClassShares, values: Tensor) -> Tensor:
+    """Return the value that is usual for each sample's classes, (n,) float32; arguments as in `usual_of_classes`."""
+    overall = values.mean()
+    return shares.of_sample(usual_of_classes(shares, values, overall), float(overall))
+
+
+def average(passes: Tensor, index: Tensor, *means: tuple[Tensor, Tensor]) -> None:
+    """Add a pass to means over passes, after `LONG` of them moving ones; in place.
+
+    Args:
+        passes: (num_samples,) int16, passes that observed each sample.
+        index: (n,) int64, samples that this pass observed.
+        means: a mean (num_samples,) float32, NaN where not observed yet, and the pass's values (n,).
+    """
+    passes[index] = (passes[index] + 1).clamp(max=LONG)
+    for mean, new in means:
+        old = mean[index]
+        mean[index] = torch.where(old.isnan(), new, old + (new - old) / passes[index])
 
 
 class Trust:
@@ -56,12 +76,8 @@ class Trust:
         index, now = samples.index[known], samples.agreement[known]
         if not len(now):
             return
-        mine, overall = shares.take(index), now.mean()
-        relative = now / mine.of_sample(usual_of_classes(mine, now, overall), float(overall)).clamp(min=1e-6)
-        self.passes[index] = (self.passes[index] + 1).clamp(max=LONG)
-        for mean, new in ((self.agreement, now), (self.relative, relative)):
-            old = mean[index]
-            mean[index] = torch.where(old.isnan(), new, old + (new - old) / self.passes[index])
+        relative = now / usual_of_samples(shares.take(index), now).clamp(min=1e-6)
+        average(self.passes, index, (self.agreement, now), (self.relative, relative))
 
     def weights(self, power: float, known: float) -> Tensor:
         """Return weights (num_samples,) float32 in [0, 1]; 1 for samples that were never observed.
@@ -116,11 +132,7 @@ class Surprise:
         else:
             found, expected = samples.loss, samples.entropy * self.nats
         known = found.isfinite() & expected.isfinite()
-        index = samples.index[known]
-        self.passes[index] = (self.passes[index] + 1).clamp(max=LONG)
-        for mean, new in ((self.found, found[known]), (self.expected, expected[known])):
-            old = mean[index]
-            mean[index] = torch.where(old.isnan(), new, old + (new - old) / self.passes[index])
+        average(self.passes, samples.index[known], (self.found, found[known]), (self.expected, expected[known]))
 
     def ratio(self, shares: ClassShares | None) -> Tensor:
         """Return the ratio of each sample, (num_samples,) float32; NaN until first observed.
@@ -133,9 +145,7 @@ class Surprise:
         known = ratio.isfinite()
         if shares is None or not bool(known.any()):
             return ratio
-        mine, overall = shares.take(known.nonzero().squeeze(1)), ratio[known].mean()
-        usual = mine.of_sample(usual_of_classes(mine, ratio[known], overall), float(overall))
-        ratio[known] /= usual.clamp(min=1)
+        ratio[known] /= usual_of_samples(shares.take(known.nonzero().squeeze(1)), ratio[known]).clamp(min=1)
         return ratio
 
     def state_dict(self) -> dict[str, Any]:
@@ -164,13 +174,12 @@ class Trusting(ByWeight):
     can do so, the loss.
     """
 
-    uses_classes = True
     needs_weights = False
 
     def __init__(self, table: Any, seed: int, options: Any):
         super().__init__(table, seed, options)
         self.surprise = Surprise(len(table), table.nats)
-        self.weighs = self.options.trust > 0
+        self.weighs = self.uses_classes = self.options.trust > 0
 
     def observe(self, samples: SampleSignals, pass_index: int, total_passes: int) -> None:
         """Update the surprise from the signals of the pass."""
@@ -184,19 +193,6 @@ class Trusting(ByWeight):
         ratio = self.surprise.ratio(None if classes is None else classes.read_shares(len(self.table)))
         factor = (self.options.doubt_above / ratio).clamp(max=1) ** self.options.trust
         return factor.clamp(min=LEAST).nan_to_num(nan=1.0)
-
-    def rates(self, request: Request) -> tuple[Tensor, float]:
-        """Return rates by weight and trust; their floor is part of them, so that doubtful samples fall below it."""
-        weight, floor = super().rates(request)
-        if (factors := self.factors()) is None:
-            return weight, floor
-        return rates(weight, request.count, floor, self.cap) * factors, 0.0
-
-    def select(self, request: Request) -> Selection:
-        """Return the samples of highest priority, and their factors as weights."""
-        indices = super().select(request).indices
-        factors = self.factors() if self.weighs else None
-        return Selection(indices, None if factors is None else factors[indices])
 
     def full_weights(self) -> Tensor | None:
         """Return the factors of all samples."""

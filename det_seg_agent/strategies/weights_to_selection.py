@@ -107,17 +107,23 @@ class ByWeight(Strategy):
     def weights(self) -> Tensor:
         """Return the weight of each sample, (num_samples,) float32 >= 0."""
 
-    def rates(self, request: Request) -> tuple[Tensor, float]:
-        """Return the weights of a selection and their floor, see `rates`."""
-        self.table.score = self.weights()
-        return self.table.score.nan_to_num(nan=1.0), self.floor
+    def factors(self) -> Tensor | None:
+        """Return factors of the samples' rates and losses, (num_samples,) float32 in (0, 1]; None if all are 1."""
+        return None
 
     def select(self, request: Request) -> Selection:
-        """Return the `count` samples of highest round-robin priority."""
-        weight, floor = self.rates(request)
+        """Return the `count` samples of highest round-robin priority, with their factors as weights if it `weighs`.
+
+        The floor is part of the rates that the factors multiply, so that a rate may fall below it.
+        """
+        self.table.score = self.weights()
+        weight, floor, factors = self.table.score, self.floor, self.factors()
+        if factors is not None:
+            weight, floor = rates(weight.nan_to_num(nan=1.0), request.count, floor, self.cap) * factors, 0.0
         draw = generator(self.seed, "ties", request.pass_index)
         first = self.table.never_seen()
-        return Selection(self.round_robin.take(weight, request.count, floor, first, draw, self.cap))
+        indices = self.round_robin.take(weight, request.count, floor, first, draw, self.cap)
+        return Selection(indices, factors[indices] if factors is not None and self.weighs else None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the round-robin priorities."""

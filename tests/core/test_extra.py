@@ -100,7 +100,7 @@ def each(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("hidden", "written", "said"),
+    ("hidden", "written", "expected"),
     [
         ("pyarrow", {"agent.png", *SHEETS}, "no trace, samples.parquet in this run"),
         ("matplotlib", {"trace", *SHEETS, *SAMPLES}, "no plots in this run"),
@@ -108,9 +108,9 @@ def each(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("rich", {"trace", "agent.png", *SHEETS, *SAMPLES}, ""),
     ],
 )
-def test_each_output_needs_its_package_alone(each: Path, hidden: str, written: set[str], said: str) -> None:
-    told = (each / hidden / "stderr").read_text()
-    assert len(told.splitlines()) == (said != "") and said in told, told
+def test_each_output_needs_its_package_alone(each: Path, hidden: str, written: set[str], expected: str) -> None:
+    printed = (each / hidden / "stderr").read_text()
+    assert len(printed.splitlines()) == (expected != "") and expected in printed, printed
     folder = each / hidden / "runs/loop"
     assert {path.name for path in folder.iterdir()} == {"metrics.json", "state.pt", *written}
 

@@ -85,6 +85,8 @@ def test_classes_that_cannot_be_read_are_named_and_gone_without(messages: io.Str
     def broken() -> list[object]:
         raise OSError("3.png is missing")
 
+    trained("agent", 2, classes=Classes(NAMES, broken), options={"trust": 0})
+    assert not messages.getvalue(), "they are read for trust alone"
     selector = trained("agent", 8, classes=Classes(NAMES, broken))
     assert share_of_wrong(selector) < 0.6
     assert messages.getvalue().count("3.png is missing") == 1
