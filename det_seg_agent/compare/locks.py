@@ -135,16 +135,20 @@ def _now(folder: Path) -> float:
 
 
 def _take_away(path: Path) -> None:
-    """Remove a stale lock; put it back if another process has taken it over in the meantime."""
-    seen, aside = owner_of(path), path.with_name(f"{path.name}.stale-{uuid.uuid4().hex}")
+    """Remove a lock if it is stale; one process at a time, so that none removes what another has created since."""
+    guard = path.with_name(f"{path.name}.taking")
+    with contextlib.suppress(FileNotFoundError):
+        if _now(path.parent) - guard.stat().st_mtime > STALE:  # of a process that was killed here
+            guard.unlink(missing_ok=True)
     try:
-        os.rename(path, aside)
-    except FileNotFoundError:
+        guard.touch(exist_ok=False)
+    except FileExistsError:
         return
-    if owner_of(aside) != seen:
-        with contextlib.suppress(OSError):
-            os.link(aside, path)
-    aside.unlink(missing_ok=True)
+    try:
+        if is_stale(path):
+            path.unlink(missing_ok=True)
+    finally:
+        guard.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

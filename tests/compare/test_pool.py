@@ -107,10 +107,47 @@ def test_an_owner_touches_its_lock_and_notices_a_loss(tmp_path: Path, monkeypatc
     assert owner_of(path) == other, "what is another's stays"
 
 
-def test_of_many_threads_one_takes_a_stale_lock(tmp_path: Path) -> None:
-    path = tmp_path / "cell.lock"
+def stale(path: Path) -> None:
+    """Write the lock of another machine that has not been touched for years."""
     path.write_text(json.dumps({"machine": "another", "host": "b", "pid": 1, "token": "t"}))
     os.utime(path, (0, 0))
+
+
+def test_who_finds_a_lock_stale_does_not_remove_the_one_that_another_took_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, taken = tmp_path / "cell.lock", list[locks.Lock | None]()
+    stale(path)
+
+    def slow(path: Path) -> bool:
+        found = is_stale(path)
+        if not taken:  # another process is faster
+            taken.append(None)
+            taken[0] = acquire(path)
+        return found
+
+    monkeypatch.setattr(locks, "is_stale", slow)
+    assert acquire(path) is None
+    assert taken[0] is not None and owner_of(path)["token"] == taken[0].token  # type: ignore[index]
+    taken[0].release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_takeover_that_was_killed_blocks_no_other_for_long(tmp_path: Path) -> None:
+    path, guard = tmp_path / "cell.lock", tmp_path / "cell.lock.taking"
+    stale(path)
+    guard.touch()
+    assert acquire(path) is None, "another process may be about to take it"
+    os.utime(guard, (0, 0))
+    lock = acquire(path)
+    assert lock is not None
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_many_threads_one_takes_a_stale_lock(tmp_path: Path) -> None:
+    path = tmp_path / "cell.lock"
+    stale(path)
     got: list[object] = []
     start = threading.Barrier(8)
 
