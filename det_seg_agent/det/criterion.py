@@ -14,7 +14,7 @@ from det_seg_agent.det.losses.sufficiency import SufficiencyTap
 from det_seg_agent.det.messages import LOGGER
 
 NEAR = 0.01  # relative and absolute difference of loss items that half precision explains
-OURS = ("credit_index", "credit_image", "credit_share", "credit_object", "loss_weight")
+OURS = ("credit_index", "credit_image", "credit_share", "credit_object", "credit_weight", "loss_weight")
 
 
 class Sink(Protocol):

@@ -137,8 +137,8 @@ class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
         """Collate as the host does, and add `credit_index`, `credit_image`, `credit_share` (C,) and `loss_weight` (B,).
 
         `credit_object` (N,) is the row in `credit_index` of each object's sample, -1 if unknown; it exists only if the
-        objects could be followed. `loss_weight` exists only if the selection has weights: an image's weight is the mean
-        over its samples, weighted by share. Nothing is added if the samples of the items are unknown.
+        objects could be followed. `credit_weight` (C,), the samples' weights, and `loss_weight` exist only if the selection
+        has weights: an image's weight is the mean over its samples, weighted by share. Nothing is added if the samples of the items are unknown.
         """
         shown = [item for item in items if item is not None]
         credits = [item.pop("credits") if isinstance(item, dict) else [] for item in shown]
@@ -162,7 +162,8 @@ class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
             batch["credit_object"] = torch.tensor(owners, dtype=torch.int64)
         current = self._agent_current
         if current is not None and int(current.meta[2]):
-            weight = current.weight[batch["credit_index"]] * batch["credit_share"]
+            batch["credit_weight"] = current.weight[batch["credit_index"]]
+            weight = batch["credit_weight"] * batch["credit_share"]
             batch["loss_weight"] = torch.zeros(len(credits)).index_add_(0, batch["credit_image"], weight)
         return batch
 

@@ -108,6 +108,27 @@ def test_an_objects_loss_is_its_samples_and_the_rest_is_shared_by_area(name: str
     assert torch.allclose(unknown, loss[image]), "without owners all is shared by area"
 
 
+@pytest.mark.parametrize("name", [h.models[-1] for h in HEADS if not h.reason and h.name not in SHARED])
+def test_an_objects_loss_has_its_samples_weight_and_the_rest_that_of_the_image(name: str, tmp_path: Path) -> None:
+    """In a mosaic a doubtful sample's objects count less, and those of its neighbours as ever."""
+    model = build(tmp_path, name)
+    owner = torch.tensor([0, 1, 4, 6, -1, 7])  # of the objects in the images 0, 0, 2, 3, 3, 3; one is not known
+    credits = {
+        "credit_index": torch.arange(8), "credit_image": torch.arange(4).repeat_interleave(2),
+        "credit_share": torch.full((8,), 0.5), "credit_object": owner,
+    }  # fmt: skip
+    got = tap(model)
+    step(model, {**batch_of(model), **credits})
+    total, own = got[1].clone(), model.criterion.split.objects().clone()
+    weight = torch.tensor([2.0, 0.1, 1.0, 1.0, 0.5, 1.5, 0.2, 3.0])
+    of_image = weight.view(4, 2).mean(1)
+    loss, _, _ = step(model, {**batch_of(model), **credits, "credit_weight": weight, "loss_weight": of_image})
+    rest = total - own.view(4, 2).sum(1)
+    expected = (own * weight).sum() + (rest * of_image).sum()
+    assert loss.sum().item() == pytest.approx(4 * expected.item(), rel=1e-4)
+    assert torch.allclose(got[1], total, rtol=1e-4), "the signals are those of the plain loss"
+
+
 def test_a_rtdetr_loss_is_shared_by_area(tmp_path: Path) -> None:
     model = build(tmp_path, "rtdetr")
     got = tap(model)

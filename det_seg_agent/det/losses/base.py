@@ -68,12 +68,15 @@ class BatchState:
     Attributes:
         images: B.
         weights: (B,) float32, loss weights of the images, or None.
+        anchor_weights: (B, A) or (B, 1) float32, loss weights of the anchors: those with an object that is followed
+            have that of its sample, the others their image's. None without weights.
         foreground: (B, A) bool, the assigned anchors.
         at: (N,) int64 twice, image and place of each assigned anchor, as in `foreground`; empty until there are boxes.
         normaliser: `target_scores_sum`, by which the host divides.
         parts: maps a loss item to (B,) float32, each image's part of it, unweighted and without the host's gain.
         owner: (B, A) int64, row of the credit that the object of each anchor belongs to; C if there is none. None if
             the batch does not tell.
+        credits, credit_weight: C, and (C,) float32, loss weights of the credits' samples, or None.
         labels, place: (B, A) int64, class and place among the objects of its image of each assigned anchor's object.
         objects: largest number of objects of an image.
         own: maps a loss item to (C,) float32, the part of each credit's objects; as `parts`.
@@ -81,11 +84,13 @@ class BatchState:
     """
 
     weights: Tensor | None
+    anchor_weights: Tensor | None
     foreground: Tensor
     at: tuple[Tensor, ...]
     normaliser: Any
     owner: Tensor | None
     credits: int
+    credit_weight: Tensor | None
     labels: Tensor
     place: Tensor
     objects: int
@@ -97,8 +102,10 @@ class BatchState:
         self.parts: dict[str, Tensor] = {}
         self.own: dict[str, Tensor] = {}
         self.owner, self.table, self.at = None, None, ()
+        self.anchor_weights = None if weights is None else weights[:, None]
         if "credit_object" in batch:
             self.credits, self.table = len(batch["credit_index"]), credit_table(batch)
+            self.credit_weight = batch.get("credit_weight")
 
     def assigned(self, module: nn.Module, args: Any, output: tuple[Tensor, ...]) -> None:
         """Forward hook of `TaskAlignedAssigner`: keep the assignments, and find the owners of the anchors."""
@@ -106,9 +113,12 @@ class BatchState:
         self.objects, place = args[3].shape[1], self.place
         if self.table is not None and self.table.shape[1]:
             self.owner = self.table.gather(1, place.long()).masked_fill(~foreground.bool(), self.credits)
+            if self.anchor_weights is not None and self.credit_weight is not None:
+                own = torch.cat([self.credit_weight, self.credit_weight.new_zeros(1)])[self.owner]
+                self.anchor_weights = own.where(self.owner < self.credits, self.anchor_weights)
 
     def take(self, name: str, values: Tensor, divisor: Any, place: Tensor | None = None) -> Tensor:
-        """Record the parts of item `name`, and return the values (N, ...), weighted if images are weighted.
+        """Record the parts of item `name`, and return the values (N, ...), weighted if there are weights.
 
         `place` (N,) int64 is the assigned anchor of each value, counted as in `at`; None if they are in that order.
         """
@@ -119,9 +129,10 @@ class BatchState:
         self.parts[name] = own.new_zeros(self.images).index_add(0, rows, own) / divisor
         if self.owner is not None:
             self.give(name, own, self.owner[at], divisor)
-        if self.weights is None:
+        if self.anchor_weights is None:
             return values
-        return values * self.weights[rows].view(-1, *[1] * (values.dim() - 1))
+        weights = self.anchor_weights.expand_as(self.foreground)[at]
+        return values * weights.view(-1, *[1] * (values.dim() - 1))
 
     def give(self, name: str, values: Tensor, owner: Tensor, divisor: Any) -> None:
         """Record the values (N,) float32 of item `name` for the credits `owner` (N,)."""

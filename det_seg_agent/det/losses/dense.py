@@ -1,7 +1,7 @@
 """`v8DetectionLoss` and what is derived from it, by image: class, box, DFL or L1, and angle losses.
 
 The formulas are the host's (ultralytics 8.4.190, `utils/loss.py`). Each term also sums its values by image, and weights
-images where the batch has weights. The sums are detached and stay on the device: no synchronisation is added.
+objects and images where the batch has weights. The sums are detached and stay on the device: no synchronisation is added.
 """
 
 import math
@@ -104,10 +104,10 @@ class Dense(Split):
 
 
 class ImageBce(nn.BCEWithLogitsLoss):
-    """Element-wise class loss (B, A, nc), multiplied by the images' weights if there are any.
+    """Element-wise class loss (B, A, nc), multiplied by the anchors' weights if there are any.
 
     Attributes:
-        cls: (B,) float32, sum for each image, with class weights but without image weights.
+        cls: (B,) float32, sum for each image, with class weights but without loss weights.
     """
 
     class_weights: Tensor | None = None
@@ -118,7 +118,7 @@ class ImageBce(nn.BCEWithLogitsLoss):
         self.state = state
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Return the stock tensor, weighted if images are weighted."""
+        """Return the stock tensor, weighted if there are weights."""
         out: Tensor = super().forward(input, target)
         # Now, as the host goes on to multiply by its class weights in place.
         scores = out.detach().float()
@@ -128,7 +128,7 @@ class ImageBce(nn.BCEWithLogitsLoss):
         if state.owner is not None:
             state.own["class"] = self.cls.new_zeros(state.credits)  # until there are boxes
         state.foreground = torch.zeros_like(target[..., 0], dtype=torch.bool)  # until there are boxes
-        return out if state.weights is None else out * state.weights.view(-1, 1, 1)
+        return out if state.anchor_weights is None else out * state.anchor_weights[..., None]
 
 
 class ImageBboxLoss(BboxLoss):
