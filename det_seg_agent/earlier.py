@@ -55,7 +55,10 @@ def earlier(run: Path, files: Sequence[str]) -> tuple[SampleSignals, Tensor]:
         )
     loss, entropy, sufficiency, agreement, score = (columns[name][known] for name in COLUMNS)
     relative_ = torch.stack([_standard(values) for values in (loss, entropy, sufficiency)], 1)
-    signals = SampleSignals(torch.from_numpy(index)[known], loss, entropy, sufficiency, agreement, relative_)
+    unknown = torch.full_like(loss, float("nan"))
+    signals = SampleSignals(
+        torch.from_numpy(index)[known], loss, entropy, sufficiency, agreement, unknown, unknown, relative_
+    )
     return signals, score
 
 

@@ -14,7 +14,7 @@ from det_seg_agent.errors import StateError
 from det_seg_agent.schedule import Schedule
 from det_seg_agent.settings import Settings
 
-FORMAT = 2  # of a selector's state; raised when an older state cannot be gone on from
+FORMAT = 3  # of a selector's state; raised when an older state cannot be gone on from
 SHOWN = 3  # most names in a message
 TRIES = 100  # images to search for when the common folder has changed
 

@@ -66,6 +66,7 @@ class ImageSignals:
     Attributes:
         loss, entropy, sufficiency, agreement: (B,) float32, see `Signals`. Loss, entropy and agreement are NaN for an
             image without valid pixels.
+        expected: (B,) float32, entropy in nats, see `Signals.expected_loss`.
         counts: (3, classes) float32: right, predicted and labelled pixels of each class.
     """
 
@@ -73,6 +74,7 @@ class ImageSignals:
     entropy: Tensor
     sufficiency: Tensor
     agreement: Tensor
+    expected: Tensor
     counts: Tensor
 
 
@@ -100,7 +102,8 @@ def image_signals(logits: Tensor, labels: Sequence[Tensor] | Tensor, ignore_inde
         there = counts[2] > 0
         share = torch.exp(-by_class / counts[2].clamp(min=1)) * there
         agreement = share.sum(1) / there.sum(1)
-        return ImageSignals(loss / valid, entropy / valid, sufficiency(counts), agreement, counts.sum(1))
+        nats = entropy / valid * math.log(max(logits.shape[1], 2))
+        return ImageSignals(loss / valid, entropy / valid, sufficiency(counts), agreement, nats, counts.sum(1))
 
 
 def _sums(logits: Tensor, label: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -48,7 +48,6 @@ class Selector:
         samples: image file of each sample; a saved state of other images is then refused.
         applies_weights: whether the training loop scales losses by `weights_of`, as some strategies require.
         classes: the classes of the samples, which some strategies require.
-        nats: largest entropy in units of the loss, such as ln(classes), if the loss is a cross-entropy.
 
     Raises:
         ConfigError: if the arguments or settings are invalid.
@@ -67,7 +66,6 @@ class Selector:
         samples: Sequence[str] | None = None,
         applies_weights: bool = False,
         classes: Classes | None = None,
-        nats: float | None = None,
         **fields: Any,
     ):
         if settings is not None and fields:
@@ -87,7 +85,7 @@ class Selector:
                 "`classes` to `Selector`, or take another strategy."
             )
         self.classes = classes
-        self.table = ScoreTable(num_samples, classes, nats)
+        self.table = ScoreTable(num_samples, classes)
         self.strategy = cls(self.table, seed, options)
         if self.strategy.weighs and not applies_weights:
             if self.strategy.needs_weights:
@@ -211,6 +209,8 @@ class Selector:
         sufficiency: Tensor | None = None,
         sample_loss: Tensor | None = None,
         agreement: Tensor | None = None,
+        label_loss: Tensor | None = None,
+        expected_loss: Tensor | None = None,
         class_counts: Tensor | None = None,
     ) -> None:
         """Add the signals of a mini-batch; see `SignalBuffer.add`. Synchronises the device once per 4,096 images.
@@ -220,7 +220,9 @@ class Selector:
         if class_counts is not None and self.classes is not None:
             self.classes.add(class_counts)
         buffer = self.signals.buffer
-        buffer.add(loss, entropy, features, index, image, share, sufficiency, sample_loss, agreement)
+        buffer.add(
+            loss, entropy, features, index, image, share, sufficiency, sample_loss, agreement, label_loss, expected_loss
+        )
         if buffer.is_full:
             self.signals.sum_up()
 

@@ -9,7 +9,7 @@ from det_seg_agent.features import Projector
 
 # The columns of `Signals` but for `image`, by what they have a row for.
 OF_IMAGES = ("loss", "entropy", "sufficiency", "features", "step")
-OF_CREDITS = ("index", "share", "sample_loss", "agreement")
+OF_CREDITS = ("index", "share", "sample_loss", "agreement", "label_loss", "expected_loss")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class Signals:
             credits, weighted by share, is the image's loss. The image's loss if it is not provided.
         agreement: (C,) float32 in [0, 1], probability that the model gives the sample's labels in the image, averaged
             over objects or pixels. NaN if the image shows none, or if it is not provided.
+        label_loss: (C,) float32, loss of the sample's labels that `expected_loss` is compared with, averaged over
+            objects or pixels; `sample_loss` if it is not provided.
+        expected_loss: (C,) float32, the `label_loss` that the model itself expects: for a cross-entropy, the entropy
+            of its prediction in nats. NaN if the image shows no labels, or if it is not provided.
     """
 
     loss: Tensor
@@ -44,6 +48,8 @@ class Signals:
     share: Tensor
     sample_loss: Tensor
     agreement: Tensor
+    label_loss: Tensor
+    expected_loss: Tensor
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -113,6 +119,8 @@ class SignalBuffer:
         sufficiency: Tensor | None = None,
         sample_loss: Tensor | None = None,
         agreement: Tensor | None = None,
+        label_loss: Tensor | None = None,
+        expected_loss: Tensor | None = None,
     ) -> None:
         """Add the signals of one mini-batch of B images; arguments as in `Signals`, of any float dtype and device.
 
@@ -128,8 +136,7 @@ class SignalBuffer:
         image, loss = image.to(loss.device, torch.int64, non_blocking=True), loss.detach().float()
         if sample_loss is None:
             sample_loss = loss[image]
-        if agreement is None:
-            agreement = torch.full((len(index),), float("nan"), device=loss.device)
+        unknown = torch.full((len(index),), float("nan"), device=loss.device)
         step = torch.full((images,), self.step, dtype=torch.int64, device=loss.device)
         compact = self.projector(features.detach().float()).half()
         self._device.append(
@@ -143,7 +150,9 @@ class SignalBuffer:
                 image + self._images,
                 share.to(loss.device, torch.float32, non_blocking=True),
                 sample_loss.detach().float(),
-                agreement.detach().float(),
+                (unknown if agreement is None else agreement).detach().float(),
+                (sample_loss if label_loss is None else label_loss).detach().float(),
+                (unknown if expected_loss is None else expected_loss).detach().float(),
             )
         )
         self.step += 1
@@ -167,7 +176,8 @@ class SignalBuffer:
 def empty_signals(features: int) -> Signals:
     """Return `Signals` of zero images with features of width `features`."""
     none, ids = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
-    return Signals(none, none, none, torch.zeros(0, features, dtype=torch.float16), ids, ids, ids, none, none, none)
+    wide = torch.zeros(0, features, dtype=torch.float16)
+    return Signals(none, none, none, wide, ids, ids, ids, none, none, none, none, none)
 
 
 def finite(signals: Signals) -> tuple[Signals, int]:

@@ -22,6 +22,7 @@ class SampleSignals:
         loss, entropy: (U,) float32, as in `Signals`.
         sufficiency: (U,) float32; NaN if none of the sample's images has one.
         agreement: (U,) float32; NaN if none of the sample's credits has one.
+        label_loss, expected_loss: (U,) float32; NaN if no credit of the sample has both.
         relative: (U, 3) float32, detrended loss, entropy and sufficiency, see `detrend`.
     """
 
@@ -30,6 +31,8 @@ class SampleSignals:
     entropy: Tensor
     sufficiency: Tensor
     agreement: Tensor
+    label_loss: Tensor
+    expected_loss: Tensor
     relative: Tensor
 
     def __len__(self) -> int:
@@ -123,22 +126,23 @@ class Drift:
 
 
 class SampleSums:
-    """Share-weighted sums of signals per sample; 32 bytes a sample, independent of the number of images and credits.
+    """Share-weighted sums of signals per sample; 52 bytes a sample, independent of the number of images and credits.
 
     Args:
         num_samples: number of samples in the training set.
         store: receives the features of the samples; None to keep no features.
 
     Attributes:
-        rows: (num_samples, 10) float32. Columns 0-4: sums of share, and of share times loss, entropy, relative loss and
+        rows: (num_samples, 13) float32. Columns 0-4: sums of share, and of share times loss, entropy, relative loss and
             relative entropy. Columns 5-7, over images with a sufficiency: sums of share, and of share times
             sufficiency and relative sufficiency. Columns 8-9, over credits with an agreement: sums of share, and of
-            share times agreement.
+            share times agreement. Columns 10-12, over credits with both losses: sums of share, and of share times
+            label loss and expected loss.
     """
 
     def __init__(self, num_samples: int, store: FeatureStore | None):
         self.store = store
-        self.rows = torch.zeros(num_samples, 10)
+        self.rows = torch.zeros(num_samples, 13)
 
     def clear(self) -> None:
         """Reset the sums to zero, for the start of a pass."""
@@ -152,7 +156,9 @@ class SampleSums:
         enough = (known.float(), signals.sufficiency.where(known, 0), relative[:, 2].where(known, 0))
         by_image = torch.stack([*columns, *enough], 1)
         agrees = signals.agreement.isfinite()
-        by_credit = torch.stack([agrees.float(), signals.agreement.where(agrees, 0)], 1)
+        expects = signals.label_loss.isfinite() & signals.expected_loss.isfinite()
+        labels = [expects.float(), *(each.where(expects, 0) for each in (signals.label_loss, signals.expected_loss))]
+        by_credit = torch.stack([agrees.float(), signals.agreement.where(agrees, 0), *labels], 1)
         parts = torch.cat([by_image[signals.image], by_credit], 1)
         more = signals.sample_loss - signals.loss[signals.image]  # than the image as a whole
         parts[:, 1] += more
@@ -201,6 +207,8 @@ class SampleSums:
         rows = self.rows[index]
         share, known = rows[:, 0], rows[:, 5]
         relative = torch.stack([rows[:, 3] / share, rows[:, 4] / share, rows[:, 7] / known], 1)
+        expected = rows[:, 11:] / rows[:, 10:11]
         return SampleSignals(
-            index, rows[:, 1] / share, rows[:, 2] / share, rows[:, 6] / known, rows[:, 9] / rows[:, 8], relative
-        )
+            index, rows[:, 1] / share, rows[:, 2] / share, rows[:, 6] / known, rows[:, 9] / rows[:, 8],
+            expected[:, 0], expected[:, 1], relative,
+        )  # fmt: skip

@@ -31,15 +31,14 @@ class ScoreTable:
         agreement_sum: float32, sum of the agreements of these passes.
         gap_sum: float32, the same sum of the agreement less the mean one of its pass, which rises during training.
         classes: the classes of the samples, where the adapter tells them; else None.
-        nats: largest entropy in units of the loss, where that is a cross-entropy; else None.
         features: last feature vector of each sample, see `FeatureStore`; empty if the strategy keeps none.
     """
 
     COLUMNS = ("score", "loss", "entropy", "sufficiency", "agreement", "seen", "last_pass", "selected")
     SUMS = ("loss_sum", "agreed", "agreement_sum", "gap_sum")
 
-    def __init__(self, num_samples: int, classes: Classes | None = None, nats: float | None = None):
-        self.classes, self.nats = classes, nats
+    def __init__(self, num_samples: int, classes: Classes | None = None):
+        self.classes = classes
         nan = float("nan")
         self.score = torch.full((num_samples,), nan)
         self.loss = torch.full((num_samples,), nan)

@@ -32,6 +32,8 @@ class Sink(Protocol):
         sufficiency: Tensor | None,
         sample_loss: Tensor | None,
         agreement: Tensor | None,
+        label_loss: Tensor | None,
+        expected_loss: Tensor | None,
         class_counts: Tensor | None,
     ) -> None:
         """Take the signals; see `Selector.observe`."""
@@ -120,7 +122,7 @@ class SignalCriterion:
         features = self.split.features(preds) if self.tap is None else self.tap.last
         enough, counts = (None, None) if self.sufficiency is None else self.sufficiency.take()
         image, share = own["credit_image"], own["credit_share"]
-        objects = self.split.objects()
+        labels, objects = self.split.of_labels(preds, batch, image), self.split.objects()
         if objects is None:
             sample_loss = None
         else:  # an object's loss is its sample's; the rest, as that of the background, is shared by area
@@ -135,7 +137,9 @@ class SignalCriterion:
             share=share,
             sufficiency=enough,
             sample_loss=sample_loss,
-            agreement=self.split.agreement(preds, image),
+            agreement=None if labels is None else labels.agreement,
+            label_loss=None if labels is None else labels.label_loss,
+            expected_loss=None if labels is None else labels.expected_loss,
             class_counts=counts,
         )
 

@@ -137,8 +137,9 @@ class IndexedDataset(Proxy, Dataset[dict[str, Any]]):
         """Collate as the host does, and add `credit_index`, `credit_image`, `credit_share` (C,) and `loss_weight` (B,).
 
         `credit_object` (N,) is the row in `credit_index` of each object's sample, -1 if unknown; it exists only if the
-        objects could be followed. `credit_weight` (C,), the samples' weights, and `loss_weight` exist only if the selection
-        has weights: an image's weight is the mean over its samples, weighted by share. Nothing is added if the samples of the items are unknown.
+        objects could be followed. `credit_weight` (C,), the samples' weights, and `loss_weight` exist only if
+        the selection has weights: an image's weight is the mean over its samples, weighted by share. Nothing is added
+        if the samples of the items are unknown.
         """
         shown = [item for item in items if item is not None]
         credits = [item.pop("credits") if isinstance(item, dict) else [] for item in shown]

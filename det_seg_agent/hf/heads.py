@@ -1,6 +1,5 @@
 """Which models are supported, and why others are not. `hf.checks` and `hf.tap` use it."""
 
-import math
 from typing import Any
 
 from torch import nn
@@ -80,13 +79,6 @@ def refuse_other_problems(model: Any, kind: str) -> None:
             f"model.config.num_labels={model.config.num_labels}: the entropy needs two classes at least. Set "
             "num_labels=2, or train with the host's Trainer."
         )
-
-
-def nats_of(model: Any, kind: str) -> float | None:
-    """Return the largest entropy of a prediction in nats, ln(classes) or ln(tokens); None if it is not known."""
-    config = bare(model).config
-    size = getattr(config, "vocab_size", None) if kind == "tokens" else config.num_labels
-    return math.log(size) if size and size > 1 else None
 
 
 def ignore_index_of(model: Any, kind: str) -> int:

@@ -12,7 +12,7 @@ from det_seg_agent.fingerprint import refuse_older
 from det_seg_agent.hf import checkpoints
 from det_seg_agent.hf.checks import check_data, check_host, check_resume, check_selecting
 from det_seg_agent.hf.data import Numbered, classes_of, files_of
-from det_seg_agent.hf.heads import bare, kind_of, nats_of
+from det_seg_agent.hf.heads import bare, kind_of
 from det_seg_agent.hf.plan import Layout, Plan, passes_of, plan
 from det_seg_agent.hf.settings import HfSettings
 from det_seg_agent.hf.tap import SignalTap
@@ -68,7 +68,7 @@ class Run:
             total, self.passes, settings.model_copy(update={"seed": seed}), rank=self.rank,
             world_size=args.world_size, shuffle=str(getattr(args, "train_sampling_strategy", "random")) != "sequential",
             batch=self.layout.batch if args.world_size > 1 else 1, samples=files, applies_weights=True,
-            classes=classes_of(dataset, names) if kind == "classes" else None, nats=nats_of(trainer.model, kind),
+            classes=classes_of(dataset, names) if kind == "classes" else None,
         )  # fmt: skip
         if not self.selector.strategy.fixed_budget:
             raise ConfigError(
@@ -153,7 +153,7 @@ class Run:
         found, features, loss = self.tap.read(labels, outputs, loss, items, weights)
         selector.observe(
             index, found.loss, found.entropy, features, sufficiency=found.sufficiency, agreement=found.agreement,
-            class_counts=found.counts,
+            expected_loss=found.expected, class_counts=found.counts,
         )  # fmt: skip
         self._shown.append(index.detach())
         self.done += 1

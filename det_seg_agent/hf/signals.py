@@ -22,6 +22,7 @@ class BatchSignals:
 
     Attributes:
         loss, entropy, sufficiency, agreement: (B,) float32, see `Selector.observe`. NaN for a sample without labels.
+        expected: (B,) float32, entropy in nats, see `Signals.expected_loss`.
         counts: (3, classes) right, predicted and labelled, by class; None where there are too many, as in a vocabulary.
     """
 
@@ -29,6 +30,7 @@ class BatchSignals:
     entropy: Tensor
     sufficiency: Tensor
     agreement: Tensor
+    expected: Tensor
     counts: Tensor | None = None
 
 
@@ -52,7 +54,8 @@ def of_classes(logits: Tensor, labels: Tensor) -> BatchSignals:
     counts[0].scatter_add_(0, labels, right)
     counts[1].scatter_add_(0, guess, ones)
     counts[2].scatter_add_(0, labels, ones)
-    return BatchSignals(loss, -(p * log_p).sum(1) / math.log(classes), right, (-loss).exp(), counts)
+    entropy = -(p * log_p).sum(1)
+    return BatchSignals(loss, entropy / math.log(classes), right, (-loss).exp(), entropy, counts)
 
 
 def of_tokens(logits: Tensor, labels: Tensor) -> BatchSignals:
@@ -84,13 +87,13 @@ def of_tokens(logits: Tensor, labels: Tensor) -> BatchSignals:
         right[:, part] = (chosen == 0).float()
     count = valid.sum(1)
     loss, entropy, right = ((each * valid).sum(1) / count for each in (loss, entropy, right))  # 0 / 0 = NaN
-    return BatchSignals(loss, entropy / math.log(words), right, (-loss).exp())
+    return BatchSignals(loss, entropy / math.log(words), right, (-loss).exp(), entropy)
 
 
 def of_pixels(logits: Tensor, labels: Tensor, ignore_index: int) -> BatchSignals:
     """Return the signals of segmented images, from logits (B, C, h, w) before up-sampling; see `pixels`."""
     found = image_signals(logits, labels, ignore_index)
-    return BatchSignals(found.loss, found.entropy, found.sufficiency, found.agreement, found.counts)
+    return BatchSignals(found.loss, found.entropy, found.sufficiency, found.agreement, found.expected, found.counts)
 
 
 def shifted(labels: Tensor) -> Tensor:

@@ -148,7 +148,7 @@ class AgentHook(Hook):
             found, features = tap.signals
             run.selector.observe(
                 self._shown, found.loss, found.entropy, features, sufficiency=found.sufficiency,
-                agreement=found.agreement, class_counts=found.counts,
+                agreement=found.agreement, expected_loss=found.expected, class_counts=found.counts,
             )  # fmt: skip
         if run.by_iterations:
             if run.done >= run.iterations_of(run.selector.pass_index):

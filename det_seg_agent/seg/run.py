@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import log
 from typing import Any
 
 from mmengine.dist import get_dist_info, get_world_size
@@ -141,7 +140,7 @@ class Run:
         self.selector = Selector(
             len(loader.dataset), self.passes, settings, rank=rank, world_size=world, shuffle=loader.sampler.shuffle,
             batch=loader.batch_size, samples=self.index.paths, applies_weights=weighed,
-            classes=self._classes, nats=None if self._classes is None else log(len(self._classes)),
+            classes=self._classes,
         )  # fmt: skip
         if self.stock:
             loader.sampler.attach(stock_sampler(loader.sampler, self.by_iterations, host_seed))

@@ -107,30 +107,24 @@ class Surprise:
 
     The expectation of a cross-entropy over the model's own prediction is the prediction's entropy. Hard samples have
     both a high loss and a high entropy, and a ratio near 1; where the model is sure of something else than the label,
-    the ratio is high. For a loss that is no cross-entropy, -log2(agreement) takes its place: 1 where the label is as
-    probable as the best other class.
+    the ratio is high.
 
     Args:
         num_samples: number of samples in the training set.
-        nats: largest entropy in units of the loss, such as ln(classes); None if the loss is no cross-entropy.
 
     Attributes:
-        found, expected: (num_samples,) float32, means over passes; NaN until first observed.
+        found, expected: (num_samples,) float32, means of `Signals.label_loss` and `Signals.expected_loss` over passes;
+            NaN until first observed.
         passes: (num_samples,) int16, passes that observed the sample.
     """
 
-    def __init__(self, num_samples: int, nats: float | None):
-        self.nats = nats
+    def __init__(self, num_samples: int):
         self.found, self.expected = torch.full((2, num_samples), float("nan")).unbind()
         self.passes = torch.zeros(num_samples, dtype=torch.int16)
 
     def update(self, samples: SampleSignals) -> None:
         """Update the means from the signals of a pass."""
-        if self.nats is None:
-            found = -samples.agreement.clamp(min=1e-3).log2()
-            expected = torch.ones_like(found)
-        else:
-            found, expected = samples.loss, samples.entropy * self.nats
+        found, expected = samples.label_loss, samples.expected_loss
         known = found.isfinite() & expected.isfinite()
         average(self.passes, samples.index[known], (self.found, found[known]), (self.expected, expected[known]))
 
@@ -178,7 +172,7 @@ class Trusting(ByWeight):
 
     def __init__(self, table: Any, seed: int, options: Any):
         super().__init__(table, seed, options)
-        self.surprise = Surprise(len(table), table.nats)
+        self.surprise = Surprise(len(table))
         self.weighs = self.uses_classes = self.options.trust > 0
 
     def observe(self, samples: SampleSignals, pass_index: int, total_passes: int) -> None:

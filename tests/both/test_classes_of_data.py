@@ -30,15 +30,25 @@ pytestmark = pytest.mark.slow  # it trains
 HEADS = ("yolov8n", "yolov8n-seg", "yolov8n-pose", "yolo26n-obb", "yolov10n", "yolo26n")
 
 
-def prefer(model: Any, label: int) -> None:
-    """Make the model sure of one class everywhere."""
+LOGITS = torch.tensor([-2.0, -2.0, 1.0, -2.0, -2.0])
+
+
+def prefer(model: Any) -> None:
+    """Make the model give all places the same `LOGITS`."""
     head = model.model[-1]
-    for branches in [getattr(head, name) for name in ("cv3", "one2one_cv3") if hasattr(head, name)]:
-        for branch in branches:
-            final = [module for module in branch.modules() if isinstance(module, torch.nn.Conv2d)][-1]
+    finals = [getattr(head, name) for name in ("cv3", "one2one_cv3") if hasattr(head, name)]
+    for branch in [each for branches in finals for each in branches] or [head]:
+        layers = [module for module in branch.modules() if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)]
+        for final in layers[-1:] if finals else [each for each in layers if each.weight.shape[0] == CLASSES]:
             with torch.no_grad():
                 final.weight.zero_()
-                final.bias[:] = torch.where(torch.arange(CLASSES) == label, 1.0, -2.0)
+                final.bias[:] = LOGITS
+
+
+def losses_of(labels: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Return the cross-entropy of each label, and the one that the model expects."""
+    log_p = LOGITS.log_softmax(0)
+    return -log_p[labels], -float((log_p.exp() * log_p).sum())
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -49,7 +59,7 @@ def test_an_object_agrees_where_the_model_prefers_its_class(name: str, tmp_path:
     batch["cls"] = torch.tensor([1.0, 2, 2, 1, 2, 3])[:, None]
     image = torch.tensor([0, 0, 1, 2, 3, 3, 3])
     credits = {"credit_index": torch.arange(7), "credit_image": image, "credit_share": torch.ones(7) / 3}
-    prefer(model, 2)
+    prefer(model)
     got = tap(model)
     step(model, {**batch, **credits, "credit_object": torch.tensor([0, 1, 3, 4, 5, 6])})
     found = got[2]["agreement"]
@@ -60,10 +70,38 @@ def test_an_object_agrees_where_the_model_prefers_its_class(name: str, tmp_path:
     found = found[[0, 1, 4, 5, 6]]
     known = found.isfinite()
     assert int(known.sum()) >= 3 and torch.allclose(found[known], expected[known])
+    loss, entropy = losses_of(torch.tensor([1, 2, 1, 2, 3]))
+    own, hoped = (got[2][name][[0, 1, 4, 5, 6]][known] for name in ("label_loss", "expected_loss"))
+    assert torch.allclose(own, loss[known]) and hoped.tolist() == pytest.approx([entropy] * len(hoped))
+    assert got[2]["label_loss"][2].isnan() and got[2]["expected_loss"][2].isnan()
     whole = tap(model)
     own = {"credit_index": torch.arange(4), "credit_image": torch.arange(4), "credit_share": torch.ones(4)}
     step(model, {**batch, **own})
     assert whole[2]["agreement"].shape == (4,), "without owners it is by image"
+
+
+@pytest.mark.parametrize("name", ["rtdetr", "yolov8n-cls", "yolo26n-sem"])
+def test_heads_without_anchors_tell_the_loss_of_the_labels_and_the_expected_one(name: str, tmp_path: Path) -> None:
+    """Image 2 shows a label that the model prefers, or one object; the others show what it does not."""
+    model = build(tmp_path, name)
+    batch = batch_of(model)
+    labels = torch.tensor([1, 3, 2, 0])  # of the images
+    if name == "rtdetr":  # objects are in the images 0, 0, 2, 3, 3, 3
+        batch["cls"] = labels[batch["batch_idx"].long()][:, None].float()
+    elif name == "yolov8n-cls":
+        batch["cls"] = labels
+    else:
+        batch["semantic_mask"] = labels[:, None, None].expand(4, 64, 64).clone()
+    prefer(model)
+    got = tap(model)
+    own = {"credit_index": torch.arange(4), "credit_image": torch.arange(4), "credit_share": torch.ones(4)}
+    step(model, {**batch, **own})
+    loss, entropy = losses_of(labels)
+    known = torch.tensor([True, name != "rtdetr", True, True])  # image 1 shows no object
+    assert torch.allclose(got[2]["label_loss"][known], loss[known], atol=1e-5)
+    assert got[2]["expected_loss"][known].tolist() == pytest.approx([entropy] * int(known.sum()), abs=1e-5)
+    assert (got[2]["agreement"][known].argmax() == known.nonzero().squeeze(1).tolist().index(2)).item()
+    assert all(got[2][key][~known].isnan().all() for key in ("label_loss", "expected_loss", "agreement"))
 
 
 def test_counts_of_boxes_by_hand() -> None:

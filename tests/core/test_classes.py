@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from class_rows import NAMES, rows, some_classes
+from signal_rows import sample_signals
 
 from det_seg_agent import ConfigError, Selector, StateError
 from det_seg_agent.classes import Classes, ClassShares
 from det_seg_agent.strategies.classwise import factors
 from det_seg_agent.strategies.trust import Trust
 from det_seg_agent.strategies.weights_to_selection import RoundRobin, rates
-from det_seg_agent.sums import SampleSignals
 
 NAN = float("nan")
 
@@ -129,8 +129,7 @@ def test_trust_finds_wrong_labels_in_rare_and_common_classes_alike() -> None:
     index = torch.arange(n)
     for _ in range(4):
         agreement = (1.0 - 2 * rare.float() - 2 * wrong.float() + torch.randn(n, generator=g)).sigmoid()
-        nan = torch.full((n,), NAN)
-        trust.update(SampleSignals(index, nan, nan, nan, agreement, torch.zeros(n, 3)), shares)
+        trust.update(sample_signals(index, agreement=agreement), shares)
     weight = trust.weights(2, 1)
     for part in (rare, ~rare):
         assert weight[part & wrong].mean() < 0.4 < 0.7 < weight[part & ~wrong].mean()
@@ -140,8 +139,8 @@ def test_trust_finds_wrong_labels_in_rare_and_common_classes_alike() -> None:
 def test_what_is_known_best_counts_less_and_what_was_never_seen_counts_fully() -> None:
     trust = Trust(5)
     shares = ClassShares.of([np.array([1])] * 5)
-    agreement, nan = torch.tensor([0.5, 0.7, 0.8, 0.9]), torch.full((4,), NAN)
-    trust.update(SampleSignals(torch.arange(4), nan, nan, nan, agreement, torch.zeros(4, 3)), shares)
+    agreement = torch.tensor([0.5, 0.7, 0.8, 0.9])
+    trust.update(sample_signals(torch.arange(4), agreement=agreement), shares)
     assert trust.weights(0, 0.2).tolist() == pytest.approx([1.0, 0.8, 0.6, 0.4, 1.0])
     assert trust.weights(1, 1)[0] == pytest.approx(0.5 / 0.725) and bool((trust.weights(1, 1)[2:] == 1).all())
 

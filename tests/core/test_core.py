@@ -10,6 +10,7 @@ import pytest
 import torch
 from class_rows import some_classes
 from cuda_runs import needs_cuda
+from signal_rows import sample_signals
 
 from det_seg_agent import Selection, SelectionSampler, Selector, Strategy, register
 from det_seg_agent.errors import StateError
@@ -33,7 +34,7 @@ from det_seg_agent.strategies.data_agent.reward import (
 from det_seg_agent.strategies.data_agent.state import Levels
 from det_seg_agent.strategies.data_agent_paper import Rows
 from det_seg_agent.strategies.weights_to_selection import RoundRobin, rates
-from det_seg_agent.sums import Drift, SampleSignals, SampleSums
+from det_seg_agent.sums import Drift, SampleSums
 from det_seg_agent.table import ScoreTable
 
 
@@ -368,9 +369,7 @@ def test_levels_compare_within_a_pass_and_average_over_passes() -> None:
 
     def see(loss: torch.Tensor, entropy: torch.Tensor, sufficiency: torch.Tensor) -> None:
         relative = torch.stack([loss, entropy, sufficiency], 1)
-        levels.update(
-            SampleSignals(index, loss, entropy, sufficiency, torch.full((len(index),), float("nan")), relative)
-        )
+        levels.update(sample_signals(index, loss=loss, entropy=entropy, sufficiency=sufficiency, relative=relative))
 
     see(loss, loss, unknown)
     first = levels.known(index)

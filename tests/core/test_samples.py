@@ -8,6 +8,7 @@ import pytest
 import torch
 from class_rows import some_classes
 from PIL import Image
+from signal_rows import sample_signals
 
 from det_seg_agent.classes import Classes
 from det_seg_agent.reporting.data_page import DataPage, write_page
@@ -24,7 +25,7 @@ DOCS = Path(__file__).parents[2] / "docs/data.md"
 def signals(index: torch.Tensor, loss: torch.Tensor, agreement: torch.Tensor) -> SampleSignals:
     """Return the signals of a pass."""
     half = torch.full((len(index),), 0.5)
-    return SampleSignals(index, loss, half, torch.full_like(half, float("nan")), agreement, torch.zeros(len(index), 3))
+    return sample_signals(index, loss=loss, entropy=half, agreement=agreement, relative=torch.zeros(len(index), 3))
 
 
 def trained() -> tuple[ScoreTable, Classes]:

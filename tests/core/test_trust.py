@@ -1,20 +1,19 @@
 """Trust in labels: the agent and its rule select doubtful samples less often, and scale their losses down."""
 
 import io
-import math
 
 import numpy as np
 import pytest
 import torch
 from class_rows import NAMES
+from signal_rows import sample_signals
 
 from det_seg_agent import Selector
 from det_seg_agent.classes import Classes, ClassShares
 from det_seg_agent.strategies.trust import LEAST, Surprise
-from det_seg_agent.sums import SampleSignals
 
 N, PASSES = 120, 12
-WRONG = torch.arange(N) % 5 == 0  # their loss is high, and the model disagrees with their labels
+WRONG = torch.arange(N) % 5 == 0  # their loss is high, and the model expects it to be low
 
 
 def trained(strategy: str, until: int = PASSES, **given: object) -> Selector:
@@ -26,9 +25,9 @@ def trained(strategy: str, until: int = PASSES, **given: object) -> Selector:
         for index in selector.selection.indices.split(20):
             noise = torch.rand(len(index), generator=draw)
             wrong = WRONG[index]
-            agreement = torch.where(wrong, 0.1 + 0.1 * noise, 0.6 + 0.3 * noise)
             features = torch.stack([wrong.float(), noise], 1)
-            selector.observe(index, 1 + wrong - 0.1 * noise, 0.5 + 0.1 * noise, features, agreement=agreement)
+            expected = 1 - 0.1 * noise
+            selector.observe(index, wrong + expected, 0.5 + 0.1 * noise, features, expected_loss=expected)
         selector.end_pass()
     if until < PASSES:
         selector.begin_pass(until)
@@ -69,7 +68,7 @@ def test_a_loop_that_scales_no_losses_still_selects_doubtful_labels_less() -> No
     assert selector.selection.weights is None and share_of_wrong(selector) < 0.6
 
 
-def test_a_loop_that_tells_no_agreement_trains_as_without_trust() -> None:
+def test_a_loop_that_tells_no_expected_loss_trains_as_without_trust() -> None:
     one, two = (Selector(N, 6, ratio=0.5, applies_weights=True, options=given) for given in ({}, {"trust": 0}))
     for p in range(6):
         assert torch.equal(one.begin_pass(p).indices, two.begin_pass(p).indices), p
@@ -92,22 +91,15 @@ def test_classes_that_cannot_be_read_are_named_and_gone_without(messages: io.Str
     assert messages.getvalue().count("3.png is missing") == 1
 
 
-def signals_of(**given: torch.Tensor) -> SampleSignals:
-    """Return signals of all samples; those that are not given are NaN."""
-    nothing = torch.full((N,), float("nan"))
-    fields = {name: given.get(name, nothing) for name in ("loss", "entropy", "sufficiency", "agreement")}
-    return SampleSignals(torch.arange(N), **fields, relative=torch.full((N, 3), float("nan")))
-
-
 def test_what_is_hard_is_expected_and_what_is_wrong_is_not() -> None:
-    """A hard sample has a high loss and a high entropy, a wrong one the loss alone."""
-    surprise = Surprise(N, math.log(5))
+    """A hard sample has a high loss, and is expected to; a wrong one has the loss alone."""
+    surprise = Surprise(N)
     assert surprise.ratio(None).isnan().all()
-    loss, entropy = torch.full((N,), 0.2), torch.full((N,), 0.2 / math.log(5))
+    loss, expected = torch.full((2, N), 0.2)
     loss[:40] = 1.2
-    entropy[:20] = 1.2 / math.log(5)
+    expected[:20] = 1.2
     for _ in range(3):
-        surprise.update(signals_of(loss=loss, entropy=entropy))
+        surprise.update(sample_signals(torch.arange(N), label_loss=loss, expected_loss=expected))
     ratio = surprise.ratio(None)
     assert ratio[:20].tolist() == pytest.approx([1] * 20, rel=1e-4) and (ratio[20:40] > 4).all()
     assert ratio[40:].tolist() == pytest.approx([1] * 80, rel=1e-4)
@@ -116,7 +108,8 @@ def test_what_is_hard_is_expected_and_what_is_wrong_is_not() -> None:
 def test_a_class_that_is_not_learnt_yet_is_no_reason_to_doubt() -> None:
     rare = torch.arange(N) % 20 == 0
     shares = ClassShares.of([np.array([0, 9] if one else [9, 0]) for one in rare])
-    surprise = Surprise(N, None)
-    surprise.update(signals_of(agreement=torch.where(rare, 0.1, 0.8)))
+    surprise = Surprise(N)
+    losses = {"label_loss": torch.where(rare, 3.0, 0.3), "expected_loss": torch.full((N,), 0.5)}
+    surprise.update(sample_signals(torch.arange(N), **losses))
     assert (surprise.ratio(shares)[rare] < surprise.ratio(None)[rare]).all()
     assert torch.equal(surprise.ratio(shares)[~rare], surprise.ratio(None)[~rare])

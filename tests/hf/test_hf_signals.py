@@ -21,6 +21,7 @@ def test_signals_of_classes() -> None:
     p = logits.softmax(1)
     assert torch.allclose(found.loss, torch.tensor([-math.log(p[0, 0]), math.log(3)]))
     assert torch.allclose(found.entropy, -(p * p.log()).sum(1) / math.log(3)) and found.entropy[1] == 1
+    assert torch.allclose(found.expected, -(p * p.log()).sum(1))
     assert torch.allclose(found.agreement, p[[0, 1], [0, 2]]) and found.sufficiency.tolist() == [1, 0]
     assert found.counts is not None and found.counts.tolist() == [[1, 0, 0], [2, 0, 0], [1, 0, 1]]
 
@@ -38,6 +39,7 @@ def test_signals_of_tokens_are_of_the_answers_alone(rows: int, monkeypatch: pyte
         entropy = [float(-(p[t - 1] * p[t - 1].log()).sum()) / math.log(11) for t in places]
         assert float(found.loss[row]) == pytest.approx(sum(loss) / len(loss), rel=1e-5)
         assert float(found.entropy[row]) == pytest.approx(sum(entropy) / len(entropy), rel=1e-5)
+        assert float(found.expected[row]) == pytest.approx(float(found.entropy[row]) * math.log(11), rel=1e-5)
         assert float(found.agreement[row]) == pytest.approx(math.exp(-sum(loss) / len(loss)), rel=1e-5)
         right = [float(p[t - 1].argmax() == labels[row, t]) for t in places]
         assert float(found.sufficiency[row]) == pytest.approx(sum(right) / len(right))

@@ -79,6 +79,7 @@ def test_parts_add_up_to_the_plain_formula(classes: int, size: int, label: int) 
         )
         expected = -(picked.exp() * picked).sum(0).mean().item() / math.log(max(classes, 2))
         assert entropy[i].item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+        assert found.expected[i].item() == pytest.approx(expected * math.log(max(classes, 2)), rel=1e-5, abs=1e-6)
         own = picked.gather(0, small[i][valid][None])[0]
         by_class = [own[small[i][valid] == c].mean().exp() for c in small[i][valid].unique()]
         assert found.agreement[i].item() == pytest.approx(sum(by_class).item() / len(by_class), rel=1e-5)

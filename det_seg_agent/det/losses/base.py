@@ -1,7 +1,7 @@
 """What the losses of all criteria share: the interface of a split, the state of a batch, entropy and features."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,41 @@ from torch.nn import functional as F
 
 PLACES = 100  # anchors of an image that its entropy is the mean over
 LN2 = math.log(2)
+
+
+class OfLabels(NamedTuple):
+    """What the model says of the labels of C credits; NaN for credits without objects.
+
+    Attributes:
+        agreement, label_loss, expected_loss: (C,) float32, see `Signals`.
+    """
+
+    agreement: Tensor
+    label_loss: Tensor
+    expected_loss: Tensor
+
+
+def of_labels(logits: Tensor, label: Tensor, weight: Tensor, row: Tensor, rows: int) -> OfLabels:
+    """Return means over labelled places.
+
+    The softmax over the logits of sigmoids is the distribution of the class of an object that is there, up to
+    calibration. The label's loss is its cross-entropy, and its entropy is what the model expects of that. The agreement
+    is the probability of the label against the best other class alone.
+
+    Args:
+        logits: (N, classes), at each place, of any float dtype; at least two classes.
+        label: (N,) int64, class of the object there.
+        weight: (N,) float32.
+        row: (N,) int64, what each place belongs to.
+        rows: number of rows of the result.
+    """
+    logits, label = logits.detach().float(), label.long()[:, None]
+    log_p = logits.log_softmax(1)
+    loss, entropy = -log_p.gather(1, label)[:, 0], -(log_p.exp() * log_p).sum(1)
+    sure = (logits.gather(1, label)[:, 0] - logits.scatter(1, label, float("-inf")).amax(1)).sigmoid()
+    none = sure.new_zeros(rows)
+    total = none.index_add(0, row, weight)
+    return OfLabels(*(none.index_add(0, row, each * weight) / total for each in (sure, loss, entropy)))
 
 
 class Split:
@@ -49,8 +84,8 @@ class Split:
         """Return (C,) float32: what the objects of each credit add to `total` of its image; None if unknown."""
         return None
 
-    def agreement(self, preds: Any, image: Tensor) -> Tensor | None:
-        """Return `Signals.agreement` (C,) of the credits, of which `image` (C,) has the images; None if unknown."""
+    def of_labels(self, preds: Any, batch: dict[str, Any], image: Tensor) -> OfLabels | None:
+        """Return what `preds` say of the labels of C credits, of which `image` (C,) has the images; None if unknown."""
         return None
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
@@ -138,32 +173,31 @@ class BatchState:
         """Record the values (N,) float32 of item `name` for the credits `owner` (N,)."""
         self.own[name] = values.new_zeros(self.credits + 1).index_add(0, owner, values)[:-1] / divisor
 
-    def agreement(self, logits: Tensor, image: Tensor) -> Tensor | None:
-        """Return the agreement of each credit with its labels, or with those of its image if objects have no owners.
+    def of_labels(self, logits: Tensor, image: Tensor) -> OfLabels | None:
+        """Return means over the anchors of an object, then over the objects of each credit.
 
-        It is the probability of the object's class against the best of the others, averaged over the anchors of an
-        object, then over objects. Waits for nothing: the host has found the assigned anchors already.
+        If objects have no owners, it is over those of the credit's image. Waits for nothing: the host has found the
+        assigned anchors already.
 
         Args:
             logits: (B, classes, A).
             image: (C,) int64, image of each credit.
 
         Returns:
-            (C,) float32; None without boxes or with one class.
+            As `of_labels`; None without boxes or with one class.
         """
         if not self.at or logits.shape[1] < 2:
             return None
         shown, anchor = self.at
-        found = logits.detach()[shown, :, anchor].float()
-        label = self.labels[self.at].long()[:, None]
-        sure = (found.gather(1, label)[:, 0] - found.scatter(1, label, float("-inf")).amax(1)).sigmoid()
         key = shown * self.objects + self.place[self.at].long()
-        anchors = sure.new_zeros(self.images * self.objects).index_add(0, key, torch.ones_like(sure))
-        weight = 1 / anchors[key]
-        row, rows = (shown, self.images) if self.owner is None else (self.owner[self.at], self.credits)
-        none = sure.new_zeros(rows + 1)
-        mean = none.index_add(0, row, sure * weight) / none.index_add(0, row, weight)
-        return mean[image] if self.owner is None else mean[:-1]
+        ones = torch.ones(len(key), device=logits.device)
+        weight = 1 / ones.new_zeros(self.images * self.objects).index_add(0, key, ones)[key]
+        found, label = logits[shown, :, anchor], self.labels[self.at]
+        if self.owner is None:
+            by_image = of_labels(found, label, weight, shown, self.images)
+            return OfLabels(*(each[image] for each in by_image))
+        by_credit = of_labels(found, label, weight, self.owner[self.at], self.credits + 1)
+        return OfLabels(*(each[:-1] for each in by_credit))
 
     def in_order(self) -> Tensor:
         """Return (B,) int64: the images with assigned anchors in ascending order, then the others."""

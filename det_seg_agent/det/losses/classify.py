@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from det_seg_agent.det.losses.base import Split, softmax_entropy
+from det_seg_agent.det.losses.base import OfLabels, Split, of_labels, softmax_entropy
 
 
 class Classification(Split):
@@ -17,7 +18,7 @@ class Classification(Split):
 
     def call(self, preds: Any, batch: dict[str, Any], **more: Any) -> Any:
         """Return the stock criterion's result, weighted if there are weights."""
-        logits = preds[1] if isinstance(preds, list | tuple) else preds
+        logits = logits_of(preds)
         loss = F.cross_entropy(logits, batch["cls"], reduction="none")
         self.own = loss.detach().float() / len(loss)
         if self.weights is None:
@@ -30,4 +31,19 @@ class Classification(Split):
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
         """See `Split`; of the softmax, divided by ln(classes)."""
-        return softmax_entropy(preds[1] if isinstance(preds, list | tuple) else preds)
+        return softmax_entropy(logits_of(preds))
+
+    def of_labels(self, preds: Any, batch: dict[str, Any], image: Tensor) -> OfLabels | None:
+        """See `Split`; of the image's class."""
+        logits = logits_of(preds)
+        if logits.shape[1] < 2:
+            return None
+        row = torch.arange(len(logits), device=logits.device)
+        by_image = of_labels(logits, batch["cls"], torch.ones(len(row), device=row.device), row, len(row))
+        return OfLabels(*(each[image] for each in by_image))
+
+
+def logits_of(preds: Any) -> Tensor:
+    """Return the logits (B, classes) of the host's output."""
+    logits: Tensor = preds[1] if isinstance(preds, list | tuple) else preds
+    return logits

@@ -1,7 +1,7 @@
 """`v8DetectionLoss` and what is derived from it, by image: class, box, DFL or L1, and angle losses.
 
 The formulas are the host's (ultralytics 8.4.190, `utils/loss.py`). Each term also sums its values by image, and weights
-objects and images where the batch has weights. The sums are detached and stay on the device: no synchronisation is added.
+objects and images where the batch has weights. The sums are detached and stay on the device: no synchronisation.
 """
 
 import math
@@ -15,7 +15,7 @@ from ultralytics.utils.metrics import bbox_iou, probiou
 from ultralytics.utils.tal import bbox2dist
 
 from det_seg_agent.det.compat import gives_parts_of_output, loss_names, scores_of
-from det_seg_agent.det.losses.base import BatchState, Split, entropy_of, pooled
+from det_seg_agent.det.losses.base import BatchState, OfLabels, Split, entropy_of, pooled
 
 # Loss item of the host -> the part that it is the sum of, and the host's gain.
 ITEMS = {
@@ -90,9 +90,9 @@ class Dense(Split):
                 columns.append(parts.get(part, none) * getattr(hyp, gain))
         return torch.stack(columns, 1)
 
-    def agreement(self, preds: Any, image: Tensor) -> Tensor | None:
+    def of_labels(self, preds: Any, batch: dict[str, Any], image: Tensor) -> OfLabels | None:
         """See `Split`."""
-        return self.state.agreement(scores_of(self.stock, preds), image)
+        return self.state.of_labels(scores_of(self.stock, preds), image)
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
         """See `Split`; binary entropy of the best class."""

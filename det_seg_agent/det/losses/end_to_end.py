@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from det_seg_agent.det.losses.base import Split
+from det_seg_agent.det.losses.base import OfLabels, Split
 from det_seg_agent.det.losses.dense import Dense
 
 
@@ -36,9 +36,9 @@ class EndToEnd(Split):
         many, one = self.many.objects(), self.one.objects()
         return None if many is None or one is None else many * self.stock.o2m + one * self.stock.o2o
 
-    def agreement(self, preds: Any, image: Tensor) -> Tensor | None:
+    def of_labels(self, preds: Any, batch: dict[str, Any], image: Tensor) -> OfLabels | None:
         """See `Split`; of the one-to-one branch, which predicts."""
-        return self.one.agreement(self.stock.one2many.parse_output(preds)["one2one"], image)
+        return self.one.of_labels(self.stock.one2many.parse_output(preds)["one2one"], batch, image)
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
         """See `Split`; of the one-to-one branch, which predicts."""

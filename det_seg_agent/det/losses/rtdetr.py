@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ultralytics.utils.loss import FocalLoss, VarifocalLoss
 from ultralytics.utils.metrics import bbox_iou
 
-from det_seg_agent.det.losses.base import Split, entropy_of
+from det_seg_agent.det.losses.base import OfLabels, Split, entropy_of, of_labels
 
 
 def moved(index: Tensor, device: torch.device) -> Tensor:
@@ -43,6 +43,17 @@ class Queries(Split):
         """See `Split`; of the last decoder layer's queries."""
         scores = preds[1][-1].transpose(1, 2)
         return entropy_of(scores, self.terms.matched(scores.shape[2]))
+
+    def of_labels(self, preds: Any, batch: dict[str, Any], image: Tensor) -> OfLabels | None:
+        """See `Split`; of the last decoder layer's queries that were matched to a box, averaged over the image."""
+        scores = preds[1][-1]
+        if scores.shape[2] < 2:
+            return None
+        rows, queries, objects = (moved(each, scores.device) for each in self.terms.first)
+        label = batch["cls"].flatten()[objects]
+        ones = torch.ones(len(rows), device=scores.device)
+        by_image = of_labels(scores[rows, queries], label, ones, rows, len(scores))
+        return OfLabels(*(each[image] for each in by_image))
 
 
 class QueryTerms:
@@ -77,7 +88,7 @@ class QueryTerms:
         found = self.index(match_indices)
         self.rows, queries = found[0]
         if self.first is None:
-            self.first = self.rows, queries
+            self.first = self.rows, queries, found[1]
         return found
 
     def by_class(self, per_image: Tensor, queries: int) -> None:
@@ -109,7 +120,7 @@ class QueryTerms:
     def matched(self, queries: int) -> Tensor:
         """Return (B, queries) bool: the queries of the last decoder layer that were matched to a box."""
         mask = torch.zeros(self.images, queries, dtype=torch.bool, device=self.total.device)
-        at = tuple(moved(axis, mask.device) for axis in self.first)
+        at = tuple(moved(axis, mask.device) for axis in self.first[:2])
         # A value on the device, as a Python value would be copied to it.
         return mask.index_put_(at, torch.ones((), dtype=torch.bool, device=mask.device))
 

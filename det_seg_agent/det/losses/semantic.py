@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from det_seg_agent.det.losses.base import Split, softmax_entropy
+from det_seg_agent.det.losses.base import OfLabels, Split, softmax_entropy
+from det_seg_agent.pixels import image_signals
 
 IGNORED = 255
 
@@ -33,10 +34,22 @@ class Semantic(Split):
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
         """See `Split`; mean over valid pixels, at the head's resolution, of the softmax's divided by ln(classes)."""
-        logits = preds[0] if isinstance(preds, tuple) else preds
+        logits = logits_of(preds)
         valid = (batch["semantic_mask"].to(logits.device) != 255).float()
         valid = F.interpolate(valid[:, None], size=logits.shape[2:], mode="nearest-exact")[:, 0]
         return (softmax_entropy(logits) * valid).sum((1, 2)) / valid.sum((1, 2))
+
+    def of_labels(self, preds: Any, batch: dict[str, Any], image: Tensor) -> OfLabels | None:
+        """See `Split`; over valid pixels, at the head's resolution."""
+        logits = logits_of(preds)
+        found = image_signals(logits, batch["semantic_mask"].to(logits.device), IGNORED)
+        return OfLabels(found.agreement[image], found.loss[image], found.expected[image])
+
+
+def logits_of(preds: Any) -> Tensor:
+    """Return the logits (B, classes, h, w) of the main head."""
+    logits: Tensor = preds[0] if isinstance(preds, tuple) else preds
+    return logits
 
 
 class PixelTerms:
