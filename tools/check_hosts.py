@@ -121,6 +121,8 @@ def check_seg(wanted: str) -> dict[str, str]:
     row = {SEG: wanted, "with": ", ".join(f"`{each}`" for each in SETS[wanted])}
     with tempfile.TemporaryDirectory() as name:
         pip(Path(name), [f"{SEG}=={wanted}", *SETS[wanted]])
+        # MMEngine before 0.10.6 cannot be imported beside it.
+        (Path(name) / "transformers.py").write_text('raise ImportError("hidden")')
         for promise, (file, chosen) in TESTS.items():
             done = run(["-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", file, "-k", chosen], name, str(ROOT))
             said = (done.stdout.strip().splitlines() or ["?"])[-1]

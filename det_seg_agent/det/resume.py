@@ -118,7 +118,7 @@ def load_state(path: Path, epoch: int) -> dict[str, Any] | None:
 
 def read(path: Path) -> dict[str, Any]:
     """Return the state in a file, on the CPU; the file is read as far as it is used."""
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    state: dict[str, Any] = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)  # 2.2: no path
     return state
 
 

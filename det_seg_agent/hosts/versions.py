@@ -1,5 +1,6 @@
 """Check on import that a host toolbox is installed in a supported version. The packages det, seg and hf call it."""
 
+import importlib
 import importlib.util
 import logging
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -29,6 +30,8 @@ CANNOT_WORK = {
     "mmcv-lite": {">=2.2": "mmsegmentation itself refuses it"},
     "mmsegmentation": {"==1.2.0": "its wheel lacks a file that it reads on import"},
 }
+# The first version of a host that can be imported beside another package with a torch from some version on, and why.
+BESIDE = {"mmengine": ("0.10.6", "transformers", "2.5", "both register an optimizer Adafactor")}
 OLDER = "older ones lack what we build on, or were not tried (up to {})"
 
 
@@ -58,6 +61,7 @@ def check_hosts(extra: str) -> None:
         found = _version(requirement.name) if requirement.name in TRIED else None
         if found is not None:
             _check(requirement, found)
+            _check_others(requirement.name, found)
 
 
 def _check(requirement: "Requirement", found: str) -> None:
@@ -82,6 +86,22 @@ def _check(requirement: "Requirement", found: str) -> None:
             "%s %s is newer than %s, the newest that was tried; its first batch is checked. Please report a failure.",
             name, found, tried,
         )  # fmt: skip
+
+
+def _check_others(name: str, found: str) -> None:
+    """Refuse the installed version of a host that cannot be imported beside another package."""
+    from packaging.version import Version
+
+    first, other, torch, why = BESIDE.get(name, ("0", "", "", ""))
+    if Version(found) < Version(first) and Version(version("torch")) >= Version(torch):
+        try:
+            importlib.import_module(other)
+        except ImportError:
+            return
+        raise HostError(
+            f"{name} {found} cannot be imported beside {other} and torch {version('torch')}: {why}. "
+            f"pip install '{name}>={first}', or pip uninstall {other}"
+        )
 
 
 def _of_extra(lines: list[str], extra: str) -> "list[Requirement]":

@@ -91,6 +91,24 @@ for extra, folder in {folders!r}:
     ]
 
 
+def test_an_mmengine_that_cannot_be_imported_beside_transformers_is_refused(tmp_path: Path) -> None:
+    """Before 0.10.6 it registers the Adafactor of torch and that of transformers under one name."""
+    code = """import sys
+sys.path.insert(0, sys.argv[1])
+try:
+    import det_seg_agent.seg
+except ImportError as error:
+    print(error)
+else:
+    print("imported")"""
+    said = [
+        python(code.replace("sys.argv[1]", repr(pretend(tmp_path, "mmengine", v)))).stdout for v in ("0.10.5", "0.10.6")
+    ]
+    assert said[0].startswith("mmengine 0.10.5 cannot be imported beside transformers and torch ")
+    assert "both register an optimizer Adafactor. pip install 'mmengine>=0.10.6', or pip uninstall" in said[0]
+    assert said[1].splitlines()[-1] == "imported"
+
+
 def test_a_newer_version_than_tried_is_accepted_with_a_warning(tmp_path: Path) -> None:
     folders = [(extra, pretend(tmp_path, name, version)) for extra, name, version in NEWER]
     code = f"""import sys
