@@ -57,7 +57,7 @@ def earlier(run: Path, files: Sequence[str]) -> tuple[SampleSignals, Tensor]:
     relative_ = torch.stack([_standard(values) for values in (loss, entropy, sufficiency)], 1)
     unknown = torch.full_like(loss, float("nan"))
     signals = SampleSignals(
-        torch.from_numpy(index)[known], loss, entropy, sufficiency, agreement, unknown, unknown, relative_
+        torch.from_numpy(index)[known], loss, entropy, sufficiency, agreement, agreement, unknown, unknown, relative_
     )
     return signals, score
 

@@ -209,6 +209,7 @@ class Selector:
         sufficiency: Tensor | None = None,
         sample_loss: Tensor | None = None,
         agreement: Tensor | None = None,
+        least_agreement: Tensor | None = None,
         label_loss: Tensor | None = None,
         expected_loss: Tensor | None = None,
         class_counts: Tensor | None = None,
@@ -221,7 +222,18 @@ class Selector:
             self.classes.add(class_counts)
         buffer = self.signals.buffer
         buffer.add(
-            loss, entropy, features, index, image, share, sufficiency, sample_loss, agreement, label_loss, expected_loss
+            loss,
+            entropy,
+            features,
+            index,
+            image,
+            share,
+            sufficiency,
+            sample_loss,
+            agreement,
+            least_agreement,
+            label_loss,
+            expected_loss,
         )
         if buffer.is_full:
             self.signals.sum_up()

@@ -9,7 +9,7 @@ from det_seg_agent.features import Projector
 
 # The columns of `Signals` but for `image`, by what they have a row for.
 OF_IMAGES = ("loss", "entropy", "sufficiency", "features", "step")
-OF_CREDITS = ("index", "share", "sample_loss", "agreement", "label_loss", "expected_loss")
+OF_CREDITS = ("index", "share", "sample_loss", "agreement", "least_agreement", "label_loss", "expected_loss")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Signals:
             credits, weighted by share, is the image's loss. The image's loss if it is not provided.
         agreement: (C,) float32 in [0, 1], probability that the model gives the sample's labels in the image, averaged
             over objects or pixels. NaN if the image shows none, or if it is not provided.
+        least_agreement: (C,) float32 in [0, 1], soft minimum of the same over objects; `agreement` if it is not
+            provided.
         label_loss: (C,) float32, loss of the sample's labels that `expected_loss` is compared with, averaged over
             objects or pixels; `sample_loss` if it is not provided.
         expected_loss: (C,) float32, the `label_loss` that the model itself expects: for a cross-entropy, the entropy
@@ -48,6 +50,7 @@ class Signals:
     share: Tensor
     sample_loss: Tensor
     agreement: Tensor
+    least_agreement: Tensor
     label_loss: Tensor
     expected_loss: Tensor
 
@@ -119,6 +122,7 @@ class SignalBuffer:
         sufficiency: Tensor | None = None,
         sample_loss: Tensor | None = None,
         agreement: Tensor | None = None,
+        least_agreement: Tensor | None = None,
         label_loss: Tensor | None = None,
         expected_loss: Tensor | None = None,
     ) -> None:
@@ -137,6 +141,7 @@ class SignalBuffer:
         if sample_loss is None:
             sample_loss = loss[image]
         unknown = torch.full((len(index),), float("nan"), device=loss.device)
+        agreement = unknown if agreement is None else agreement
         step = torch.full((images,), self.step, dtype=torch.int64, device=loss.device)
         compact = self.projector(features.detach().float()).half()
         self._device.append(
@@ -150,7 +155,8 @@ class SignalBuffer:
                 image + self._images,
                 share.to(loss.device, torch.float32, non_blocking=True),
                 sample_loss.detach().float(),
-                (unknown if agreement is None else agreement).detach().float(),
+                agreement.detach().float(),
+                (agreement if least_agreement is None else least_agreement).detach().float(),
                 (sample_loss if label_loss is None else label_loss).detach().float(),
                 (unknown if expected_loss is None else expected_loss).detach().float(),
             )
@@ -177,7 +183,7 @@ def empty_signals(features: int) -> Signals:
     """Return `Signals` of zero images with features of width `features`."""
     none, ids = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
     wide = torch.zeros(0, features, dtype=torch.float16)
-    return Signals(none, none, none, wide, ids, ids, ids, none, none, none, none, none)
+    return Signals(none, none, none, wide, ids, ids, ids, none, none, none, none, none, none)
 
 
 def finite(signals: Signals) -> tuple[Signals, int]:

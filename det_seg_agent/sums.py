@@ -21,7 +21,7 @@ class SampleSignals:
         index: (U,) int64, ascending.
         loss, entropy: (U,) float32, as in `Signals`.
         sufficiency: (U,) float32; NaN if none of the sample's images has one.
-        agreement: (U,) float32; NaN if none of the sample's credits has one.
+        agreement, least_agreement: (U,) float32; NaN if none of the sample's credits has one.
         label_loss, expected_loss: (U,) float32; NaN if no credit of the sample has both.
         relative: (U, 3) float32, detrended loss, entropy and sufficiency, see `detrend`.
     """
@@ -31,6 +31,7 @@ class SampleSignals:
     entropy: Tensor
     sufficiency: Tensor
     agreement: Tensor
+    least_agreement: Tensor
     label_loss: Tensor
     expected_loss: Tensor
     relative: Tensor
@@ -126,23 +127,23 @@ class Drift:
 
 
 class SampleSums:
-    """Share-weighted sums of signals per sample; 52 bytes a sample, independent of the number of images and credits.
+    """Share-weighted sums of signals per sample; 56 bytes a sample, independent of the number of images and credits.
 
     Args:
         num_samples: number of samples in the training set.
         store: receives the features of the samples; None to keep no features.
 
     Attributes:
-        rows: (num_samples, 13) float32. Columns 0-4: sums of share, and of share times loss, entropy, relative loss and
+        rows: (num_samples, 14) float32. Columns 0-4: sums of share, and of share times loss, entropy, relative loss and
             relative entropy. Columns 5-7, over images with a sufficiency: sums of share, and of share times
-            sufficiency and relative sufficiency. Columns 8-9, over credits with an agreement: sums of share, and of
-            share times agreement. Columns 10-12, over credits with both losses: sums of share, and of share times
-            label loss and expected loss.
+            sufficiency and relative sufficiency. Columns 8-10, over credits with an agreement: sums of share, and of
+            share times agreement and least agreement. Columns 11-13, over credits with both losses: sums of share, and
+            of share times label loss and expected loss.
     """
 
     def __init__(self, num_samples: int, store: FeatureStore | None):
         self.store = store
-        self.rows = torch.zeros(num_samples, 13)
+        self.rows = torch.zeros(num_samples, 14)
 
     def clear(self) -> None:
         """Reset the sums to zero, for the start of a pass."""
@@ -158,7 +159,8 @@ class SampleSums:
         agrees = signals.agreement.isfinite()
         expects = signals.label_loss.isfinite() & signals.expected_loss.isfinite()
         labels = [expects.float(), *(each.where(expects, 0) for each in (signals.label_loss, signals.expected_loss))]
-        by_credit = torch.stack([agrees.float(), signals.agreement.where(agrees, 0), *labels], 1)
+        agreement = (each.where(agrees, 0) for each in (signals.agreement, signals.least_agreement))
+        by_credit = torch.stack([agrees.float(), *agreement, *labels], 1)
         parts = torch.cat([by_image[signals.image], by_credit], 1)
         more = signals.sample_loss - signals.loss[signals.image]  # than the image as a whole
         parts[:, 1] += more
@@ -207,8 +209,8 @@ class SampleSums:
         rows = self.rows[index]
         share, known = rows[:, 0], rows[:, 5]
         relative = torch.stack([rows[:, 3] / share, rows[:, 4] / share, rows[:, 7] / known], 1)
-        expected = rows[:, 11:] / rows[:, 10:11]
+        agreement, losses = rows[:, 9:11] / rows[:, 8:9], rows[:, 12:] / rows[:, 11:12]
         return SampleSignals(
-            index, rows[:, 1] / share, rows[:, 2] / share, rows[:, 6] / known, rows[:, 9] / rows[:, 8],
-            expected[:, 0], expected[:, 1], relative,
+            index, rows[:, 1] / share, rows[:, 2] / share, rows[:, 6] / known,
+            agreement[:, 0], agreement[:, 1], losses[:, 0], losses[:, 1], relative,
         )  # fmt: skip

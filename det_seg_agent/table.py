@@ -13,7 +13,7 @@ EARLIER = -2  # the pass of an earlier run
 
 
 class ScoreTable:
-    """One row per sample, stored as columns of shape (num_samples,); 48 bytes a sample without features.
+    """One row per sample, stored as columns of shape (num_samples,); 52 bytes a sample without features.
 
     Attributes:
         score: float32, last score from the strategy; NaN before the first.
@@ -29,13 +29,14 @@ class ScoreTable:
         loss_sum: float32, sum of the losses of all passes that observed the sample.
         agreed: int32, number of passes with an agreement.
         agreement_sum: float32, sum of the agreements of these passes.
-        gap_sum: float32, the same sum of the agreement less the mean one of its pass, which rises during training.
+        least_sum: float32, the same sum of the least agreement of its objects.
+        gap_sum: float32, that of the least agreement less the mean one of its pass, which rises during training.
         classes: the classes of the samples, where the adapter tells them; else None.
         features: last feature vector of each sample, see `FeatureStore`; empty if the strategy keeps none.
     """
 
     COLUMNS = ("score", "loss", "entropy", "sufficiency", "agreement", "seen", "last_pass", "selected")
-    SUMS = ("loss_sum", "agreed", "agreement_sum", "gap_sum")
+    SUMS = ("loss_sum", "agreed", "agreement_sum", "least_sum", "gap_sum")
 
     def __init__(self, num_samples: int, classes: Classes | None = None):
         self.classes = classes
@@ -50,7 +51,7 @@ class ScoreTable:
         self.selected = torch.zeros(num_samples, dtype=torch.int32)
         self.loss_sum = torch.zeros(num_samples)
         self.agreed = torch.zeros(num_samples, dtype=torch.int32)
-        self.agreement_sum, self.gap_sum = torch.zeros(num_samples), torch.zeros(num_samples)
+        self.agreement_sum, self.least_sum, self.gap_sum = torch.zeros(3, num_samples).unbind()
         self.features = FeatureStore(num_samples)
 
     def __len__(self) -> int:
@@ -67,10 +68,11 @@ class ScoreTable:
         self.loss_sum[signals.index] += signals.loss.where(new, 0)
         known = new & signals.agreement.isfinite()
         if bool(known.any()):
-            index, agreement = signals.index[known], signals.agreement[known]
+            index, least = signals.index[known], signals.least_agreement[known]
             self.agreed[index] += 1
-            self.agreement_sum[index] += agreement
-            self.gap_sum[index] += agreement - agreement.mean()
+            self.agreement_sum[index] += signals.agreement[known]
+            self.least_sum[index] += least
+            self.gap_sum[index] += least - least.mean()
         self.last_pass[signals.index] = pass_index
 
     def show(self, index: Tensor, pass_index: int) -> None:

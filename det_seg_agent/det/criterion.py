@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ultralytics.utils.tal import RotatedTaskAlignedAssigner
 
 from det_seg_agent.det.compat import items_of
-from det_seg_agent.det.losses.base import FeatureTap
+from det_seg_agent.det.losses.base import FeatureTap, OfLabels
 from det_seg_agent.det.losses.registry import split_of
 from det_seg_agent.det.losses.sufficiency import SufficiencyTap
 from det_seg_agent.det.messages import LOGGER
@@ -32,6 +32,7 @@ class Sink(Protocol):
         sufficiency: Tensor | None,
         sample_loss: Tensor | None,
         agreement: Tensor | None,
+        least_agreement: Tensor | None,
         label_loss: Tensor | None,
         expected_loss: Tensor | None,
         class_counts: Tensor | None,
@@ -137,9 +138,7 @@ class SignalCriterion:
             share=share,
             sufficiency=enough,
             sample_loss=sample_loss,
-            agreement=None if labels is None else labels.agreement,
-            label_loss=None if labels is None else labels.label_loss,
-            expected_loss=None if labels is None else labels.expected_loss,
+            **dict.fromkeys(OfLabels._fields) if labels is None else labels._asdict(),
             class_counts=counts,
         )
 

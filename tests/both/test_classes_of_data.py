@@ -77,7 +77,11 @@ def test_an_object_agrees_where_the_model_prefers_its_class(name: str, tmp_path:
     whole = tap(model)
     own = {"credit_index": torch.arange(4), "credit_image": torch.arange(4), "credit_share": torch.ones(4)}
     step(model, {**batch, **own})
-    assert whole[2]["agreement"].shape == (4,), "without owners it is by image"
+    mean, least = whole[2]["agreement"], whole[2]["least_agreement"]
+    assert mean.shape == (4,), "without owners it is by image"
+    shown = mean.isfinite()
+    assert torch.equal(shown, least.isfinite()) and (least <= mean + 1e-6)[shown].all()
+    assert least[3] < 0.06 and (mean[3] > 0.3 or not known.all()), "one wrong object is not hidden by a right one"
 
 
 @pytest.mark.parametrize("name", ["rtdetr", "yolov8n-cls", "yolo26n-sem"])

@@ -9,22 +9,28 @@ from torch.nn import functional as F
 
 PLACES = 100  # anchors of an image that its entropy is the mean over
 LN2 = math.log(2)
+SOFT = 0.1  # difference of agreement by which an object counts e times as much in the soft minimum
 
 
 class OfLabels(NamedTuple):
     """What the model says of the labels of C credits; NaN for credits without objects.
 
     Attributes:
-        agreement, label_loss, expected_loss: (C,) float32, see `Signals`.
+        agreement, least_agreement, label_loss, expected_loss: (C,) float32, see `Signals`.
     """
 
     agreement: Tensor
+    least_agreement: Tensor
     label_loss: Tensor
     expected_loss: Tensor
 
+    def take(self, rows: Tensor | slice) -> "OfLabels":
+        """Return some rows."""
+        return OfLabels(*(each[rows] for each in self))
 
-def of_labels(logits: Tensor, label: Tensor, weight: Tensor, row: Tensor, rows: int) -> OfLabels:
-    """Return means over labelled places.
+
+def of_labels(logits: Tensor, label: Tensor, item: Tensor, items: int, row: Tensor, rows: int) -> OfLabels:
+    """Return means over the places of each object, and of these over the objects of each row.
 
     The softmax over the logits of sigmoids is the distribution of the class of an object that is there, up to
     calibration. The label's loss is its cross-entropy, and its entropy is what the model expects of that. The agreement
@@ -33,17 +39,25 @@ def of_labels(logits: Tensor, label: Tensor, weight: Tensor, row: Tensor, rows: 
     Args:
         logits: (N, classes), at each place, of any float dtype; at least two classes.
         label: (N,) int64, class of the object there.
-        weight: (N,) float32.
-        row: (N,) int64, what each place belongs to.
-        rows: number of rows of the result.
+        item: (N,) int64 < `items`, object that each place belongs to.
+        items: largest number of objects.
+        row: (N,) int64 < `rows`, row of the result that the object belongs to.
+        rows: number of rows.
     """
     logits, label = logits.detach().float(), label.long()[:, None]
     log_p = logits.log_softmax(1)
     loss, entropy = -log_p.gather(1, label)[:, 0], -(log_p.exp() * log_p).sum(1)
     sure = (logits.gather(1, label)[:, 0] - logits.scatter(1, label, float("-inf")).amax(1)).sigmoid()
-    none = sure.new_zeros(rows)
-    total = none.index_add(0, row, weight)
-    return OfLabels(*(none.index_add(0, row, each * weight) / total for each in (sure, loss, entropy)))
+    columns = torch.stack([torch.ones_like(sure), sure, loss, entropy], 1)
+    sums = columns.new_zeros(items, 4).index_add(0, item, columns)
+    there = sums[:, 0] > 0
+    agreement, *losses = (sums[:, 1:] / sums[:, :1].clamp(min=1)).unbind(1)
+    doubt = (-agreement / SOFT).exp()
+    each = torch.stack([torch.ones_like(agreement), agreement, *losses, doubt, doubt * agreement], 1) * there[:, None]
+    owner = row.new_full((items,), rows).scatter(0, item, row)  # the last row is of objects that are not there
+    total = each.new_zeros(rows + 1, 6).index_add(0, owner, each)[:-1]
+    mean = total[:, 1:4] / total[:, :1]
+    return OfLabels(mean[:, 0], total[:, 5] / total[:, 4], mean[:, 1], mean[:, 2])
 
 
 class Split:
@@ -189,15 +203,11 @@ class BatchState:
         if not self.at or logits.shape[1] < 2:
             return None
         shown, anchor = self.at
-        key = shown * self.objects + self.place[self.at].long()
-        ones = torch.ones(len(key), device=logits.device)
-        weight = 1 / ones.new_zeros(self.images * self.objects).index_add(0, key, ones)[key]
+        item, items = shown * self.objects + self.place[self.at].long(), self.images * self.objects
         found, label = logits[shown, :, anchor], self.labels[self.at]
         if self.owner is None:
-            by_image = of_labels(found, label, weight, shown, self.images)
-            return OfLabels(*(each[image] for each in by_image))
-        by_credit = of_labels(found, label, weight, self.owner[self.at], self.credits + 1)
-        return OfLabels(*(each[:-1] for each in by_credit))
+            return of_labels(found, label, item, items, shown, self.images).take(image)
+        return of_labels(found, label, item, items, self.owner[self.at], self.credits + 1).take(slice(-1))
 
     def in_order(self) -> Tensor:
         """Return (B,) int64: the images with assigned anchors in ascending order, then the others."""

@@ -39,8 +39,7 @@ class Classification(Split):
         if logits.shape[1] < 2:
             return None
         row = torch.arange(len(logits), device=logits.device)
-        by_image = of_labels(logits, batch["cls"], torch.ones(len(row), device=row.device), row, len(row))
-        return OfLabels(*(each[image] for each in by_image))
+        return of_labels(logits, batch["cls"], row, len(row), row, len(row)).take(image)
 
 
 def logits_of(preds: Any) -> Tensor:

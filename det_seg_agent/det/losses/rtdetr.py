@@ -51,9 +51,8 @@ class Queries(Split):
             return None
         rows, queries, objects = (moved(each, scores.device) for each in self.terms.first)
         label = batch["cls"].flatten()[objects]
-        ones = torch.ones(len(rows), device=scores.device)
-        by_image = of_labels(scores[rows, queries], label, ones, rows, len(scores))
-        return OfLabels(*(each[image] for each in by_image))
+        item = torch.arange(len(rows), device=scores.device)
+        return of_labels(scores[rows, queries], label, item, len(rows), rows, len(scores)).take(image)
 
 
 class QueryTerms:

@@ -43,7 +43,7 @@ class Semantic(Split):
         """See `Split`; over valid pixels, at the head's resolution."""
         logits = logits_of(preds)
         found = image_signals(logits, batch["semantic_mask"].to(logits.device), IGNORED)
-        return OfLabels(found.agreement[image], found.loss[image], found.expected[image])
+        return OfLabels(found.agreement, found.agreement, found.loss, found.expected).take(image)
 
 
 def logits_of(preds: Any) -> Tensor:
