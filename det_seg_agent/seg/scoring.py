@@ -30,6 +30,7 @@ from det_seg_agent.seg.heads import check_segmentor, heads_of, seen_head
 from det_seg_agent.seg.scoring_config import check_options, leaves, set_pass
 from det_seg_agent.seg.words import read_words
 
+OWN_WORDS = ("weights", "data", "work_dir")  # the others are options of the config
 HOSTS = ("mmengine", "mmseg", "mmcv")
 IGNORED = ("num_batches_tracked", "auxiliary_head.")  # parts of names of weights that no prediction depends on
 
@@ -152,7 +153,7 @@ def score(words: list[str]) -> Any:
     Raises:
         ConfigError: if weights, config, data or a setting are invalid.
     """
-    own, options = read_words(words, ("weights", "data", "work_dir"))
+    own, options = read_words(words, OWN_WORDS)
     check_options(options)
     weights, data = own.get("weights", ""), own.get("data", "")
     path = Path(found(data))
