@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import MODELS
 from PIL import Image
+from test_seg_styles import write
 from torch import nn
 
 from det_seg_agent.hosts.commands import main
@@ -163,6 +164,21 @@ def test_scores_of_a_run_start_another(scenes: Path, tmp_path: Path) -> None:
     hook = next(hook for hook in runner.hooks if hasattr(hook, "selector"))
     hardest = np.argsort(rows["loss"].to_numpy())[-12:]
     assert set(hardest.tolist()) <= set(np.flatnonzero(hook.selector.table.selected.numpy()).tolist())
+
+
+@pytest.mark.slow
+def test_a_config_of_classes_is_scored(scenes: Path, tmp_path: Path) -> None:
+    """In MMEngine's newer style; and with a model of which only the auxiliary head's weights are missing."""
+    path = write(
+        scenes, tmp_path, "model.update(auxiliary_head=dict(model['decode_head'], in_channels=32, in_index=2))"
+    )
+    state = weights_of(Config.fromfile(path), tmp_path / "all.pth")
+    kept = {key: value for key, value in state.items() if not key.startswith("auxiliary_head.")}
+    torch.save({"state_dict": kept}, tmp_path / "w.pth")
+    runner = score([f"data={path}", f"weights={tmp_path / 'w.pth'}", f"work_dir={tmp_path / 'out'}"])
+    assert read_samples(tmp_path / "out")["loss"].null_count == 0 and len(kept) < len(state)
+    now = runner.model.state_dict()
+    assert all(torch.equal(now[key], value) for key, value in kept.items())
 
 
 def test_the_pipeline_is_that_of_the_validation_on_both() -> None:
