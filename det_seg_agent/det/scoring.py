@@ -16,11 +16,6 @@ from det_seg_agent.det.trainers import trainer_for
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.hosts.commands import input_errors, tidied
 
-USAGE = """usage: det-seg-agent score weights=FILE.pt data=DATA [key=value ...]
-
-Shows every training image of an Ultralytics data YAML or COCO folder to a trained model once, as it is and without
-training, and leaves samples.parquet, samples.csv and data.html. Keys are those of `yolo train`: imgsz=, batch=,
-device=, project=, name= ..."""
 # One pass, over images as they are.
 PLAIN: dict[str, Any] = {
     "epochs": 1, "mosaic": 0.0, "close_mosaic": 0, "mixup": 0.0, "cutmix": 0.0, "copy_paste": 0.0, "hsv_h": 0.0,
@@ -66,10 +61,14 @@ def score(words: list[str]) -> Any:
     if wrong := sorted({"model", "resume", *PLAIN} & host.keys()):
         raise ConfigError(f"{wrong[0]}={host[wrong[0]]} does not go with score: it shows each image once, as it is.")
     if not host.get("data"):
-        raise ConfigError("data= is missing; give an Ultralytics data YAML or the folder of an MS-COCO download.")
+        raise ConfigError(
+            "data= is missing; give an Ultralytics data YAML, the folder of an MS-COCO download or an MMEngine config."
+        )
     weights, data = given[-1], str(host["data"])
     with input_errors(f"weights={weights}", "ultralytics", remedy="Give weights of an Ultralytics training."):
         model = RTDETR(weights) if "rtdetr" in Path(weights).stem.lower() else YOLO(weights)
+    if not isinstance(model.model, nn.Module):  # the host takes names without .pt for exported models
+        raise ConfigError(f"weights={weights}: these are no weights of an Ultralytics training (.pt).")
     cls = trainer_for(model)
     if os.path.isdir(data) and model.task in TASKS:
         host["data"] = prepare_data(data, segments=model.task == "segment")
@@ -92,8 +91,5 @@ def score(words: list[str]) -> Any:
 
 def main(words: list[str]) -> int:
     """Score, and say where the rows are."""
-    if not words or {"-h", "--help", "help"} & set(words):
-        print(USAGE)
-        return 0
     print(f"{Path(score(words).save_dir)} has samples.csv and data.html")
     return 0

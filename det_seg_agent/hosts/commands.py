@@ -29,7 +29,7 @@ USAGE = """usage: det-seg-agent COMMAND ...
   evaluate    judge a finished run again: RUN [key=value ...]
   compare     train strategies and their controls, and write one page: [YAML] [--data PATH] [--jobs N]
   demo        the comparison on generated scenes, two runs at a time
-  score       show a data set to trained weights once, without training: weights=best.pt data=my.yaml
+  score       show a data set to trained weights once, without training: weights=best.pt data=my.yaml or CONFIG.py
   inspect     tell what a data set is like and what selection can do for it: data=my.yaml [ratio=0.5] [images=true]
   export      write the list of images to keep, by what a run knows of them: RUN --where "suspect<0.7"
   recipe      list the recipes of the package, or print one to start from: [NAME]
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     return guarded(work)
 
 
-def _main_of(module: str) -> Callable[[list[str] | None], int]:
+def main_of(module: str) -> Callable[[list[str] | None], int]:
     """Return the command line of a module, which is imported when it runs: each needs its own toolbox."""
 
     def run(words: list[str] | None) -> int:
@@ -72,7 +72,7 @@ def _main_of(module: str) -> Callable[[list[str] | None], int]:
 def demo(words: list[str]) -> int:
     """Compare on the embedded scenes."""
     jobs = [] if {"--jobs", "--devices"} & set(words) else ["--jobs", "2"]
-    return _main_of("compare.cli")([*jobs, *words])
+    return main_of("compare.cli")([*jobs, *words])
 
 
 def recipe(words: list[str]) -> int:
@@ -95,45 +95,45 @@ def evaluate(words: list[str]) -> int:
         return 0 if words else 2
     folder = Path(words[0])
     if (folder / "weights").is_dir():
-        return _main_of("det.evaluation")(words)
+        return main_of("det.evaluation")(words)
     if folder.is_dir() and any(folder.glob("*.pth")):
-        return _main_of("seg.evaluation")(words)
+        return main_of("seg.evaluation")(words)
     raise ConfigError(f"evaluate {folder}: it is no folder of a run, which has weights/ or *.pth files.")
 
 
 def inspect(words: list[str]) -> int:
     """Inspect a data set of either toolbox."""
     data = next((word.partition("=")[2] for word in words if word.startswith("data=")), "")
-    return _main_of("seg.inspection" if data.endswith(".py") else "det.inspection")(words)
+    return main_of("seg.inspection" if data.endswith(".py") else "det.inspection")(words)
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train-det": _main_of("det.cli"),
-    "train-seg": _main_of("seg.cli"),
-    "train-hf": _main_of("hf.cli"),
+    "train-det": main_of("det.cli"),
+    "train-seg": main_of("seg.cli"),
+    "train-hf": main_of("hf.cli"),
     "evaluate": evaluate,
-    "compare": _main_of("compare.cli"),
+    "compare": main_of("compare.cli"),
     "demo": demo,
-    "export": _main_of("hosts.export"),
+    "export": main_of("hosts.export"),
     "inspect": inspect,
-    "score": _main_of("det.scoring"),
+    "score": main_of("hosts.score"),
     "recipe": recipe,
 }
 
 
 def train_det() -> int:
     """Run `tools/train_det.py`; return the exit status."""
-    return guarded(lambda: _main_of("det.cli")(None))
+    return guarded(lambda: main_of("det.cli")(None))
 
 
 def train_seg() -> int:
     """Run `tools/train_seg.py`; return the exit status."""
-    return guarded(lambda: _main_of("seg.cli")(None))
+    return guarded(lambda: main_of("seg.cli")(None))
 
 
 def train_hf() -> int:
     """Run `tools/train_hf.py`; return the exit status."""
-    return guarded(lambda: _main_of("hf.cli")(None))
+    return guarded(lambda: main_of("hf.cli")(None))
 
 
 def guarded(work: Callable[[], int | None], stopped: str = "stopped") -> int:

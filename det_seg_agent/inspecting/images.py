@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 from rich.progress import track
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 SIDE = 16  # pixels of a thumbnail
 FINE = 32  # pixels of the picture that is hashed
@@ -91,25 +93,17 @@ def groups_of(thumbnails: Thumbnails) -> np.ndarray:
     hashes differ in at most `BITS` bits and thumbnails in at most `GREY` grey levels.
     """
     count = len(thumbnails.hashes)
-    parent = np.arange(count)
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = int(parent[node])
-        return node
-
-    for one, two in _near(thumbnails):
-        parent[root(one)] = root(two)
-    roots = np.array([root(node) for node in range(count)], np.int64)
-    _, place, sizes = np.unique(roots, return_inverse=True, return_counts=True)
+    one, two = np.concatenate([np.empty((2, 0), np.int64), *_near(thumbnails)], axis=1)
+    graph = coo_array((np.ones(len(one)), (one, two)), shape=(count, count))
+    place = connected_components(graph, directed=False)[1]
+    sizes = np.bincount(place)
     rank = np.empty(len(sizes), np.int64)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
     return np.where(sizes[place] > 1, rank[place], -1).astype(np.int32)
 
 
-def _near(thumbnails: Thumbnails) -> Iterator[tuple[int, int]]:
-    """Yield pairs of images that are near-duplicates, some of them several times."""
+def _near(thumbnails: Thumbnails) -> Iterator[np.ndarray]:
+    """Yield pairs of images that are near-duplicates, (2, pairs) int64; some of them come several times."""
     hashes, generator = thumbnails.hashes, np.random.default_rng(0)
     readable = np.flatnonzero(thumbnails.readable)
     for _ in range(DRAWS):
@@ -127,7 +121,7 @@ def _near(thumbnails: Thumbnails) -> Iterator[tuple[int, int]]:
             near = differing(hashes[one], hashes[two]) <= BITS
             one, two = one[near], two[near]
             gap = np.abs(thumbnails.pixels[one].astype(np.int16) - thumbnails.pixels[two]).mean(1)
-            yield from zip(one[gap <= GREY].tolist(), two[gap <= GREY].tolist(), strict=True)
+            yield np.stack([one, two])[:, gap <= GREY]
 
 
 def runs_of(files: Sequence[str], thumbnails: Thumbnails) -> list[list[int]]:

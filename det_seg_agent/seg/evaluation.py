@@ -1,6 +1,5 @@
 """`det-seg-agent evaluate` for MMSegmentation: judge the weights of a finished run again, also on another set."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from det_seg_agent.errors import ConfigError
 from det_seg_agent.files import write_json
 from det_seg_agent.hosts.commands import input_errors
 from det_seg_agent.seg.compat import prepare_host
+from det_seg_agent.seg.words import read_words
 
 
 def weights_of(folder: Path) -> Path:
@@ -49,16 +49,10 @@ def evaluate_run(folder: Path, words: list[str]) -> dict[str, Any]:
         ConfigError: if run, weights, config or data are invalid.
     """
     prepare_host()
-    from mmengine.config import Config, DictAction
+    from mmengine.config import Config
     from mmengine.runner import Runner
 
-    own = {key: word.partition("=")[2] for word in words for key in ("weights", "config") if word.startswith(f"{key}=")}
-    rest = [word for word in words if not word.startswith(("weights=", "config="))]
-    if wrong := [word for word in rest if "=" not in word]:
-        raise ConfigError(f"{wrong[0]!r} is not key=value. Write it as in --cfg-options of train-seg.")
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--options", nargs="*", action=DictAction, default={})
-    options = parser.parse_args(["--options", *rest]).options
+    own, options = read_words(words, ("weights", "config"))
     weights, path = Path(own.get("weights") or weights_of(folder)), Path(own.get("config") or config_of(folder))
     for key, file in (("weights", weights), ("config", path)):
         if not file.is_file():

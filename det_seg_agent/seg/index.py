@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mmengine.dataset import DefaultSampler
 from mmseg.datasets import MultiImageMixDataset
 
 from det_seg_agent.errors import AgentError, ConfigError
@@ -129,7 +130,8 @@ def naming_broken_images(loader: Any, done: Any) -> Iterator[None]:
     except Exception as error:
         source = loader.sampler.source
         start = done() * loader.batch_size
-        batch = list(source)[start : start + loader.batch_size] if isinstance(source, SelectionSampler) else []
+        known = isinstance(source, SelectionSampler | DefaultSampler)  # what they yield again is the same
+        batch = list(source)[start : start + loader.batch_size] if known else []
         for index in batch:
             try:
                 loader.dataset[index]
@@ -137,8 +139,8 @@ def naming_broken_images(loader: Any, done: Any) -> Iterator[None]:
                 info = loader.dataset.get_data_info(index)
                 files = " or ".join(str(info[key]) for key in ("img_path", "seg_map_path") if info.get(key))
                 raise ConfigError(
-                    f"{files} cannot be loaded ({type(cause).__name__}: {cause}). Put a whole file in its place and go "
-                    "on with --resume. Where images may be missing, LoadImageFromFile(ignore_empty=True) lets the host "
-                    "show another one."
+                    f"{files} cannot be loaded ({type(cause).__name__}: {cause}). Put a whole file in its place; a "
+                    "training goes on with --resume. Where images may be missing, LoadImageFromFile(ignore_empty=True) "
+                    "lets the host show another one."
                 ) from error
         raise

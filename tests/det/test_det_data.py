@@ -206,6 +206,7 @@ def test_scores_without_training(run: Path, data: str, tmp_path: Path, capsys: p
         (["weights=W", "data=x.yaml", "epochs=3"], "epochs=3 does not go with score"),
         (["weights=W", "data=x.yaml", "agent.ratio=0.5"], "agent.ratio: nothing is selected or trained"),
         (["weights=W"], "data= is missing"),
+        (["weights=PTH", "data=x.yaml"], "x.pth: these are no weights of an Ultralytics training"),
         (["weights=W", "data=OTHER"], "are of 4 classes, data="),
     ],
 )
@@ -213,7 +214,9 @@ def test_scores_without_training(run: Path, data: str, tmp_path: Path, capsys: p
 def test_what_cannot_be_scored_is_named(
     run: Path, odd: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "x.pth").write_bytes(b"weights")
     names = {"weights=W": f"weights={run / 'weights/best.pt'}", "data=OTHER": f"data={odd / 'data.yaml'}"}
+    names["weights=PTH"] = f"weights={tmp_path / 'x.pth'}"
     words = [*(names.get(word, word) for word in words), f"project={tmp_path / 'runs'}", "name=score", "device=cpu"]
     assert main(["score", *words]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "runs/score").exists()

@@ -28,6 +28,9 @@ from det_seg_agent.hosts.recipes import found, recipe_text
 from det_seg_agent.inspecting.asked import asked_of
 from det_seg_agent.reporting.samples import sample_rows
 from det_seg_agent.seg.cli import arguments_parser as seg_parser
+from det_seg_agent.seg.scoring import OWN_WORDS
+from det_seg_agent.seg.scoring_config import check_options
+from det_seg_agent.seg.words import read_words
 from det_seg_agent.settings import Settings, parse
 from det_seg_agent.strategies import resolve
 from det_seg_agent.table import ScoreTable
@@ -139,7 +142,13 @@ def det_seg_agent(words: list[str]) -> None:
     if words[0] in others:
         others[words[0]](words[1:])
     elif words[0] == "score":
-        assert RUN.search(words[1].partition("=")[2]) and parse_arguments(words[2:])
+        assert RUN.search(words[1].partition("=")[2])
+        if any(word.startswith("data=") and word.endswith(".py") for word in words):
+            own, options = read_words(words[1:], OWN_WORDS)
+            check_options(options)
+            assert own["weights"].endswith(".pth") and own["data"] in OWN
+        else:
+            assert parse_arguments(words[2:])
     elif words[0] == "inspect":
         assert any(name in asked_of(words[1:]).data for name in (*OWN, "/data/"))
     elif words[0] == "export":

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from det_seg_agent import ConfigError
 from det_seg_agent.seg.cli import main
 from det_seg_agent.seg.heads import OWN_LOSS, SEGMENTORS, check_model, check_segmentor, refusal
+from det_seg_agent.seg.scoring import compute_as_in_prediction
 from det_seg_agent.seg.signals import SignalTap
 
 pytestmark = pytest.mark.slow  # it trains
@@ -168,6 +169,24 @@ def test_a_head_trains_and_its_signals_are_what_its_loss_sees(name: str) -> None
             optimizer.step()
         results.append(model.state_dict())
     assert all(torch.equal(value, results[1][key]) for key, value in results[0].items())
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_scoring_reads_a_heads_signals_and_changes_nothing(name: str) -> None:
+    """Twice the same loss of one image, in spite of dropout, batch norm and moving averages."""
+    model = model_of(name)
+    compute_as_in_prediction(model)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    tap, found = SignalTap(model, weighted=False), []
+    for _ in range(2):
+        torch.manual_seed(5)  # LightHamHead draws its bases, in prediction too
+        with torch.no_grad():
+            model(**batch_of(1, name), mode="loss")
+        assert tap.signals is not None and bool(tap.signals[1].isfinite().all())
+        found.append(tap.signals[0])
+        tap.signals = None
+    assert 0 < found[0].loss.item() == found[1].loss.item() < 10 and 0 < found[0].entropy.item() <= 1
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 # What is refused, and words of the reason.
