@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ultralytics.data.utils import IMG_FORMATS, check_det_dataset, img2label_paths
 
-from det_seg_agent.det.instances import read_json
+from det_seg_agent.det.instances import KEPT, read_json
 from det_seg_agent.det.label_files import read_label_files
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.hosts.commands import input_errors
@@ -97,7 +97,7 @@ def read_coco_json(path: Path) -> Contents:
     Raises:
         ConfigError: if it cannot be read or is not a COCO instances JSON.
     """
-    content = read_json(path)
+    content = read_json(path, KEPT)
     images, categories = content["images"], content["categories"]
     folder = _folder_of(path, images)
     try:

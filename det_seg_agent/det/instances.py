@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,14 +20,26 @@ TWICE = "objects listed twice"
 SAME_FILE = "images listed twice"
 
 
-def read_json(path: Path) -> Row:
+# What is read of a JSON to inspect it: outlines alone are most of a large one.
+KEPT = frozenset((
+    "images", "annotations", "categories", "id", "name", "file_name", "coco_url", "width", "height", "image_id",
+    "category_id", "bbox", "iscrowd",
+))  # fmt: skip
+
+
+def read_json(path: Path, kept: Set[str] | None = None) -> Row:
     """Return a COCO JSON unchanged.
+
+    Args:
+        path: path of the JSON.
+        kept: keys of objects, at any depth, to keep; the others are dropped while it is read, which saves memory.
 
     Raises:
         ConfigError: if it cannot be read or is not a COCO instances JSON.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        hook = None if kept is None else (lambda row: {key: row[key] for key in row if key in kept})
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=hook)
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}") from error
     missing = {"images", "annotations", "categories"} - set(content if isinstance(content, dict) else ())

@@ -11,6 +11,7 @@ from det_runs import fit
 from PIL import Image
 
 from det_seg_agent.det.inspection import read_contents
+from det_seg_agent.det.instances import KEPT, read_json
 from det_seg_agent.det.label_files import read_label_files
 from det_seg_agent.det.trainer import AgentDetectionTrainer
 from det_seg_agent.hosts.commands import main
@@ -87,6 +88,16 @@ def test_yaml_folder_and_json_say_the_same(data: str) -> None:
         assert sorted(contents.names[c] for c in contents.cls) == sorted(found[0].names[c] for c in found[0].cls)
         assert np.allclose(np.sort(contents.boxes, 0), np.sort(found[0].boxes, 0), atol=1e-4)
     assert all(Path(file).is_file() for contents in found for file in contents.files)
+
+
+def test_what_an_inspection_does_not_need_is_dropped_while_a_json_is_read(data: str) -> None:
+    """Outlines are most of a large one."""
+    path = next((Path(data).parents[1] / "annotations").glob("instances_train*.json"))
+    whole, kept = read_json(path), read_json(path, KEPT)
+    assert any("segmentation" in row for row in whole["annotations"])
+    for name in ("images", "annotations", "categories"):
+        assert kept[name] == [{key: row[key] for key in row if key in KEPT} for row in whole[name]]
+    assert not any("segmentation" in row for row in kept["annotations"])
 
 
 @pytest.fixture
