@@ -27,6 +27,10 @@ PLAIN: dict[str, Any] = {
 class ScoringMixin(AgentTrainerMixin):
     """A trainer that changes no weight: it observes the forward passes, and takes no step. Must be the first base."""
 
+    def _on_pretrain_routine_end(self) -> None:
+        super()._on_pretrain_routine_end()
+        self.report.trains = False
+
     def _model_train(self) -> None:
         super()._model_train()
         for module in self.model.modules():

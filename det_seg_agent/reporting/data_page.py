@@ -29,7 +29,7 @@ class DataPage:
         rows: what `sample_rows` returns.
         files: image file of each sample; those in `rows` may have escapes.
         passes: number of passes of the run.
-        strategy: name of the run's strategy.
+        strategy: name of the run's strategy; empty for images that were shown to a model without training.
         classes: the classes of the run, if they are known.
         labels: returns what to draw as the labels of samples, if the adapter tells it.
         predictions: the same of what the trained model says.
@@ -74,16 +74,17 @@ class DataPage:
             ),
             section(
                 "Classes",
-                "Level: right / (predicted + labelled - right) in training, by objects or pixels, when the class was "
-                "shown last. The lowest come first.",
+                f"Level: right / (predicted + labelled - right) {'in training, ' if self.strategy else ''}by objects "
+                "or pixels, when the class was shown last. The lowest come first.",
                 self.class_table(),
             ),
         ]
         passes = "1 pass" if self.passes == 1 else f"{self.passes} passes"
-        lead = f"{len(self.rows):,} training images, {passes}, strategy {self.strategy}. All figures are "
+        how = f"strategy {self.strategy}. All figures are of training" if self.strategy else "nothing was trained"
         return page(
-            "What the run says about its data", f"{lead}of training; samples.csv has them for each image.", parts
-        )
+            "What the run says about its data",
+            f"{len(self.rows):,} training images, {passes}, {how}; samples.csv has the figures of each image.", parts,
+        )  # fmt: skip
 
     def in_short(self) -> list[str]:
         """Return sentences with the figures to know first."""

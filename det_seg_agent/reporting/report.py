@@ -39,6 +39,7 @@ class Report:
     Attributes:
         pictures: files of the pictures that were drawn at the end.
         until: what ends the run if the number of passes is not known in advance, such as `time=0.5`.
+        trains: whether the run changes weights; `score` sets it to False.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Report:
         self.full_images, self.budget = full_images, budget
         self.labels, self.predictions = labels, predictions
         self.stat_names = [name for name in STATS if name in selector.strategy.stat_names]
-        self.until = ""
+        self.until, self.trains = "", True
         self.pictures: list[Path] = []
         self.last: PassReport | None = None
         self.pass_seconds: list[tuple[float, int]] = []
@@ -193,7 +194,8 @@ class Report:
             write_samples(rows, self.folder)
             with self._optional("data.html"):
                 page = DataPage(
-                    rows, self.files, len(self.selector.history), self.selector.settings.strategy, classes,
+                    rows, self.files, len(self.selector.history),
+                    self.selector.settings.strategy if self.trains else "", classes,
                     self.labels, self.predictions, self._warn,
                 )  # fmt: skip
                 write_page(page.html(), self.folder / "data.html")
@@ -254,6 +256,8 @@ class Report:
     def closing(self, wall: float) -> str:
         """Return `result` as one sentence; for a resumed run the seconds count from the resume."""
         r = self.result(wall)
+        if not self.trains:
+            return f"showed {r['images_trained']} images to the model in {wall:.0f} s; nothing was trained"
         resumed = len(self.pass_seconds) < r["passes"]
         text = (
             f"trained on {r['images_trained']} of the {r['full_images_trained']} images of full training (budget "

@@ -27,6 +27,7 @@ from det_seg_agent.messages import LOGGER
 from det_seg_agent.seg.checkpoints import bare
 from det_seg_agent.seg.checks import type_name
 from det_seg_agent.seg.heads import check_segmentor, heads_of, seen_head
+from det_seg_agent.seg.hook import AgentHook
 from det_seg_agent.seg.scoring_config import check_options, leaves, set_pass
 from det_seg_agent.seg.words import read_words
 
@@ -54,7 +55,8 @@ class ScoringHook(Hook):
     """Has the model compute its losses as in prediction, once the host has put it into training mode."""
 
     def before_train(self, runner: Any) -> None:
-        """Say by which steps images are loaded."""
+        """Say that nothing is trained, and by which steps images are loaded."""
+        AgentHook.of(runner).run.report.trains = False
         steps = next(leaves(runner.cfg.train_dataloader.dataset))["pipeline"]
         LOGGER.info("nothing is trained; images are shown by %s", ", ".join(type_name(step["type"]) for step in steps))
 

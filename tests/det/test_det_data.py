@@ -207,7 +207,8 @@ def test_scores_without_training(run: Path, data: str, tmp_path: Path, capsys: p
         found[0].drop_columns(["sample"]).equals(found[1].drop_columns(["sample"])) and weights.read_bytes() == before
     )
     assert found[0]["seen"].to_pylist() == [1] * 21 and found[0]["loss"].null_count == 0
-    assert "<h2>Hardest</h2>" in (tmp_path / "one/data.html").read_text()
+    page = (tmp_path / "one/data.html").read_text()
+    assert "<h2>Hardest</h2>" in page and "1 pass, nothing was trained; samples.csv" in page
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,11 @@ def test_scores_without_training(
     assert all(np.isfinite(row[name]) for row in rows for name in ("loss", "entropy", "agreement", "sufficiency"))
     assert all(row["seen"] == 1 and row["loss"] == pytest.approx(stock_loss(given, row), rel=1e-4) for row in rows)
     page = (Path("work_dirs/unet_score") / "data.html").read_text(encoding="utf-8")
-    assert "<h2>Hardest</h2>" in page and len(re.findall("<img", page)) >= COUNT
+    assert (
+        "<h2>Hardest</h2>" in page
+        and "1 pass, nothing was trained; samples.csv" in page
+        and len(re.findall("<img", page)) >= COUNT
+    )
 
 
 def stock_loss(given: dict[str, Any], row: dict[str, Any]) -> float:
