@@ -181,7 +181,8 @@ def main(words: list[str]) -> int:
     files = kept["file"].to_pylist()
     if not files:
         raise ConfigError(f"--where {' and '.join(given.where)}: no image of {len(rows):,} is left; loosen it.")
-    kind = given.format or ("mmseg" if any(folder.glob("*.pth")) else "ultralytics")
+    mmseg = any(folder.glob("*.pth")) or any(folder.glob("*.py"))  # `score` leaves the config alone
+    kind = given.format or ("mmseg" if mmseg else "ultralytics")
     if (given.json is None) == (kind == "coco"):
         raise ConfigError("--format coco and --json FILE belong together: give both, or neither.")
     out = Path(given.out) if given.out else folder / ("keep.json" if kind == "coco" else "keep.txt")

@@ -163,6 +163,8 @@ def test_scores_of_a_run_start_another(scenes: Path, tmp_path: Path) -> None:
     rows = read_samples(out)
     assert len(rows) == 48 and rows["loss"].null_count == 0 and rows["classes"].null_count == 0
     assert main(["export", str(out), "--where", "sample<9", "--out", str(tmp_path / "keep.txt")]) == 0
+    kept = [Path(file).stem for file in rows["file"].to_pylist()[:9]]
+    assert (tmp_path / "keep.txt").read_text().split() == kept, "names as ann_file has them"
     more = {**EPOCHS, **agent, "agent": {"_delete_": True, "ratio": 0.5, "strategy": "loss", "init": str(out)}}
     runner, _ = fit(config_of(scenes, tmp_path / "next", **more))
     hook = next(hook for hook in runner.hooks if hasattr(hook, "selector"))
