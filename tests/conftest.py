@@ -1,5 +1,6 @@
 """The real toolbox, isolated and offline."""
 
+import gc
 import io
 import logging
 import os
@@ -21,6 +22,17 @@ from pathlib import Path
 import pytest
 
 from det_seg_agent.scenes import write_scenes
+
+
+def pytest_collection_finish() -> None:
+    """Take what the imports made out of the garbage collector, which the hosts call for every data set and run."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Give it back, as some packages tell what is left at the exit."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

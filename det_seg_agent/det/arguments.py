@@ -5,7 +5,7 @@ from typing import Any
 
 from det_seg_agent.det.settings import DetSettings
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.hosts.commands import one_line
+from det_seg_agent.hosts.input_errors import one_line
 from det_seg_agent.hosts.recipes import found
 from det_seg_agent.settings import unknown_key
 

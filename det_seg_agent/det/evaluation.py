@@ -11,7 +11,7 @@ from det_seg_agent.det.judge import RESULT, TASKS, figures_text, validate
 from det_seg_agent.det.judge import evaluate as judged
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.files import write_json
-from det_seg_agent.hosts.commands import input_errors
+from det_seg_agent.hosts.input_errors import input_errors
 
 # Settings of the run that its judging takes over, as the host's own final validation does.
 KEPT = ("data", "imgsz", "batch", "device", "classes", "single_cls", "max_det", "workers", "rect", "overlap_mask")

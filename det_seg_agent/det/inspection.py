@@ -10,7 +10,7 @@ from ultralytics.data.utils import IMG_FORMATS, check_det_dataset, img2label_pat
 from det_seg_agent.det.instances import KEPT, read_json
 from det_seg_agent.det.label_files import read_label_files
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.hosts.commands import input_errors
+from det_seg_agent.hosts.input_errors import input_errors
 from det_seg_agent.inspecting.asked import Asked
 from det_seg_agent.inspecting.contents import EXAMPLES, Contents, Fault
 from det_seg_agent.inspecting.report import inspect

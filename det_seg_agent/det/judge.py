@@ -14,7 +14,7 @@ from det_seg_agent.det.keeping import keeping
 from det_seg_agent.det.messages import LOGGER
 from det_seg_agent.det.truth import Truth, choose_json, load_truth
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.hosts.commands import one_line
+from det_seg_agent.hosts.input_errors import one_line
 
 TASKS = ("detect", "segment")  # tasks that pycocotools evaluates
 KINDS = {"bbox": "bbox", "segm": "segmentation"}  # kind of evaluation -> key of an object

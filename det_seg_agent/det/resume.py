@@ -21,7 +21,7 @@ from det_seg_agent.det.compat import optimizer_state, unwrap_model
 from det_seg_agent.det.messages import LOGGER
 from det_seg_agent.errors import LIMIT, ConfigError, StateError
 from det_seg_agent.files import replacing
-from det_seg_agent.hosts.commands import one_line
+from det_seg_agent.hosts.input_errors import one_line
 
 LAST, OLD = "agent_last.pt", "agent_last_old.pt"
 PARTS = ".checkpoints.part"

@@ -14,7 +14,7 @@ from det_seg_agent.det.judge import TASKS
 from det_seg_agent.det.trainer import AgentTrainerMixin
 from det_seg_agent.det.trainers import trainer_for
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.hosts.commands import input_errors, tidied
+from det_seg_agent.hosts.input_errors import input_errors, tidied
 
 # One pass, over images as they are.
 PLAIN: dict[str, Any] = {

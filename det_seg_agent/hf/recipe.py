@@ -13,7 +13,7 @@ from torch import Tensor
 
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.hf.signals import terms
-from det_seg_agent.hosts.commands import input_errors
+from det_seg_agent.hosts.input_errors import input_errors
 from det_seg_agent.settings import parse, unknown_key
 
 

@@ -12,15 +12,14 @@ from det_seg_agent.files import printable, write_json
 from det_seg_agent.messages import LOGGER
 from det_seg_agent.pass_report import PassReport
 from det_seg_agent.reporting.class_levels import plot_levels, write_levels
+from det_seg_agent.reporting.cost import closing_text, full_time_estimate, images_of, plan_text
 from det_seg_agent.reporting.extra import missing, notice, open_trace, passes_of
-from det_seg_agent.schedule import is_full
 from det_seg_agent.selector import Selector
 
 if TYPE_CHECKING:
     from det_seg_agent.reporting.looks import Looks
 
 STATS = ("balance", "reward", "policy_entropy")  # fields of `PassReport`
-LONG_S = 60  # seconds; in shorter runs start-up and evaluation outweigh the time per image
 
 
 class Report:
@@ -80,37 +79,7 @@ class Report:
 
     def panel(self) -> str:
         """Return a text panel with strategy, schedule, images per pass and expected saving."""
-        s, total, passes = self.selector.settings, len(self.selector), self.selector.total_passes
-        name = s.strategy
-        if self.selector.selects_all:
-            each = f"each pass until {self.until}" if self.until else f"each of {passes} passes"
-            return f"strategy  {name}\nimages    {total} in {each}, nothing is saved"
-        if not self.selector.strategy.fixed_budget:
-            full = sum(is_full(s.ratio_at(p, passes)) for p in range(passes))
-            return (
-                f"strategy  {name}\n"
-                f"images    {total} in {full} of {passes} passes, in the others as many as the rule selects\n"
-                "budget    follows from the strategy's rule: metrics.json has it at the end"
-            )
-        if self.until:
-            mean = " on average" if s.schedule == "oscillating" else ""
-            return (
-                f"strategy  {name}\n"
-                f"schedule  {s.warmup} full, ratio {s.ratio:g}{mean}, the last {s.final_full:.1%} of the passes full\n"
-                f"images    {round(s.ratio * total)}{mean} or {total} of {total} a pass\n"
-                f"passes    until {self.until}; how many there will be is estimated anew after each"
-            )
-        counts = [s.count_at(p, passes, total) for p in range(passes)]
-        budget = self.budget
-        if budget is None:
-            whole = self.selector.sampler.batch * self.selector.world_size
-            budget = sum(-(-count // whole) * whole for count in counts) / (self.full_images or total * passes)
-        return (
-            f"strategy  {name}\n"
-            f"schedule  {s.describe(passes)}\n"
-            f"images    {' or '.join(map(str, sorted(set(counts))))} of {total} a pass\n"
-            f"budget    about {budget:.0%} of the images of full training, padding included: saves {1 - budget:.0%}"
-        )
+        return plan_text(self.selector, self.full_images, self.budget, self.until)
 
     def add(self, report: PassReport) -> str:
         """Record a finished pass and write its trace; return its log line."""
@@ -129,13 +98,6 @@ class Report:
     def mark(self) -> None:
         """Start timing a pass."""
         self._mark = time.time()
-
-    def full_time_estimate(self, wall: float) -> float:
-        """Estimate the seconds for full data: `wall` plus the unselected images at this run's time per image."""
-        seconds = sum(s for s, _ in self.pass_seconds)
-        images = sum(n for _, n in self.pass_seconds)
-        skipped = len(self.selector) * len(self.pass_seconds) - images
-        return wall + skipped * seconds / max(images, 1)
 
     def scalars(self) -> dict[str, float]:
         """Return the last pass's figures as `agent/...` scalars for CSV files and loggers; the names never change."""
@@ -231,44 +193,19 @@ class Report:
             LOGGER.warning(printable(f"det_seg_agent: {text}"))
 
     def cost(self) -> dict[str, Any]:
-        """Return budget and number of images of this run and of training on full data.
-
-        `padding` is the number of images repeated to fill up last batches, over all passes.
-        """
-        history, total = self.selector.history, len(self.selector)
-        images = int(history[-1]["images"]) if history else 0
-        full = self.full_images or total * len(history)
-        return {
-            "strategy": self.selector.settings.strategy,
-            "ratio": self.selector.settings.ratio,
-            "passes": len(history),
-            "images_trained": images,
-            "full_images_trained": full,
-            "padding": 0 if self.selector.selects_all else padding(history),
-            "budget": images / full if full else 0.0,
-        }
+        """Return budget and number of images of this run and of training on full data; see `cost.images_of`."""
+        return images_of(self.selector, self.full_images)
 
     def result(self, wall: float) -> dict[str, Any]:
         """Return `cost` plus the run's duration `wall` and the estimate for full data, in seconds."""
-        estimate = self.full_time_estimate(wall)
+        estimate = full_time_estimate(wall, len(self.selector), self.pass_seconds)
         return {**self.cost(), "wall_time_s": round(wall, 1), "full_wall_time_s_estimate": round(estimate, 1)}
 
     def closing(self, wall: float) -> str:
         """Return `result` as one sentence; for a resumed run the seconds count from the resume."""
-        r = self.result(wall)
         if not self.trains:
-            return f"showed {r['images_trained']} images to the model in {wall:.0f} s; nothing was trained"
-        resumed = len(self.pass_seconds) < r["passes"]
-        text = (
-            f"trained on {r['images_trained']} of the {r['full_images_trained']} images of full training (budget "
-            f"{r['budget']:.0%}, padding included); {wall:.0f} s{' since the resume' if resumed else ''}"
-        )
-        if self.selector.selects_all or resumed or wall < LONG_S:
-            return text
-        return f"{text}, full data about {r['full_wall_time_s_estimate']:.0f} s by this run's own time per image"
-
-
-def padding(history: list[dict[str, float]]) -> int:
-    """Return the number of images trained on in excess of the selections."""
-    before = [0.0, *(row["images"] for row in history)]
-    return int(sum(max(0.0, row["images"] - b - row["selected"]) for b, row in zip(before, history, strict=False)))
+            return (
+                f"showed {self.result(wall)['images_trained']} images to the model in {wall:.0f} s; nothing was trained"
+            )
+        result = self.result(wall)
+        return closing_text(result, wall, len(self.pass_seconds) < result["passes"], self.selector.selects_all)

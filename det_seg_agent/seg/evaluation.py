@@ -5,7 +5,7 @@ from typing import Any
 
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.files import write_json
-from det_seg_agent.hosts.commands import input_errors
+from det_seg_agent.hosts.input_errors import input_errors
 from det_seg_agent.seg.compat import prepare_host
 from det_seg_agent.seg.words import read_words
 

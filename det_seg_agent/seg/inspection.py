@@ -9,7 +9,7 @@ import numpy as np
 from rich.progress import track
 
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.hosts.commands import input_errors
+from det_seg_agent.hosts.input_errors import input_errors
 from det_seg_agent.hosts.recipes import found
 from det_seg_agent.inspecting.asked import Asked
 from det_seg_agent.inspecting.contents import EXAMPLES, Contents, Fault

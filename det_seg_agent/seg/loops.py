@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 
-from det_seg_agent.hosts.commands import input_errors
+from det_seg_agent.hosts.input_errors import input_errors
 from det_seg_agent.messages import LOGGER
 from det_seg_agent.seg.hook import AgentHook
 from det_seg_agent.seg.index import naming_broken_images

@@ -21,7 +21,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.hosts.commands import check_folder, input_errors, one_line, tidied
+from det_seg_agent.hosts.input_errors import check_folder, input_errors, one_line, tidied
 from det_seg_agent.hosts.recipes import found
 from det_seg_agent.messages import LOGGER
 from det_seg_agent.seg.checkpoints import bare
