@@ -80,6 +80,29 @@ class Schedule(BaseModel):
         """Return `images` divided by the images of training on full data, in (0, 1]."""
         return self.images(total_passes, num_samples) / (total_passes * num_samples)
 
+    def selects(self, total_passes: int, num_samples: int | None = None) -> bool:
+        """Return whether any pass has less than all samples; with `num_samples`, also after rounding."""
+        passes = range(total_passes)
+        if num_samples is None:
+            return not all(is_full(self.ratio_at(p, total_passes)) for p in passes)
+        return any(self.count_at(p, total_passes, num_samples) < num_samples for p in passes)
+
+    def nothing_selected(self, total_passes: int, what: str, num_samples: int | None = None) -> str:
+        """Return the warning of a run in which no pass selects although `ratio` is below 1, else an empty text.
+
+        Args:
+            total_passes: number of passes in the whole run.
+            what: what the samples are called, as images.
+            num_samples: see `selects`.
+        """
+        if is_full(self.ratio) or self.selects(total_passes, num_samples):
+            return ""
+        return (
+            f"nothing will be selected: the {total_passes} passes of this run are all over all {what} "
+            f"(agent.warmup={self.warmup}, agent.final_full={self.final_full:g}). Train longer, or set agent.warmup=0 "
+            "or agent.final_full=0."
+        )
+
     def describe(self, total_passes: int) -> str:
         """Return a one-line description of the schedule, in passes."""
         final = total_passes - max(self.first_final_pass(total_passes), min(self.warmup, total_passes))

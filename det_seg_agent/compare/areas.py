@@ -14,7 +14,7 @@ from det_seg_agent.compare.attempts import note_weights
 from det_seg_agent.compare.fingerprint import digest_of_weights
 from det_seg_agent.compare.locks import waiting
 from det_seg_agent.files import write_json
-from det_seg_agent.seg.masks import values_of
+from det_seg_agent.seg.masks import leaves_of, mask_loaders, values_of
 
 
 class Areas(Hook):  # type: ignore[misc]
@@ -82,22 +82,11 @@ def images_of_classes(dataset: Any, cache: Path) -> dict[str, int]:
 
 
 def _count(dataset: Any) -> dict[str, int]:
-    names, load = list(dataset.metainfo["classes"]), _loader(dataset)
-    if load is None:
+    names, loaders = list(dataset.metainfo["classes"]), mask_loaders(leaves_of(dataset)[0])
+    if not loaders:
         return {}
     counts = np.zeros(len(names), np.int64)
     for index in range(len(dataset)):
-        values = values_of(load(dataset.get_data_info(index))["gt_seg_map"])
+        values = values_of(loaders[0](dataset.get_data_info(index))["gt_seg_map"])
         counts[values[(values >= 0) & (values < len(names))]] += 1
     return dict(zip(names, counts.tolist()))
-
-
-def _loader(dataset: Any) -> Any:
-    """Return the transform that loads the masks of a data set, which may be wrapped; None if there is none."""
-    while not hasattr(dataset, "pipeline"):
-        inner = getattr(dataset, "dataset", None) or next(iter(getattr(dataset, "datasets", [])), None)
-        if inner is None:
-            return None
-        dataset = inner
-    named = [t for t in getattr(dataset.pipeline, "transforms", []) if type(t).__name__ == "LoadAnnotations"]
-    return named[0] if named else None

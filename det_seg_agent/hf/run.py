@@ -20,7 +20,6 @@ from det_seg_agent.messages import LOGGER
 from det_seg_agent.pass_report import PassReport
 from det_seg_agent.ranks import gather_objects
 from det_seg_agent.reporting.report import Report
-from det_seg_agent.schedule import is_full
 from det_seg_agent.selector import Selector
 from det_seg_agent.settings import refuse_changes
 from det_seg_agent.strategies import strategy_class
@@ -87,12 +86,8 @@ class Run:
         self._head = settings.head
         self._shown: list[Tensor] = []
         self._settings_given = trainer.agent_given
-        if not self.stock and not is_full(settings.ratio) and not self._selects():
-            LOGGER.warning(
-                f"nothing will be selected: the {self.passes} passes of this run are all over all samples "
-                f"(agent.warmup={settings.warmup}, agent.final_full={settings.final_full:g}). Train longer, or set "
-                "agent.warmup=0 or agent.final_full=0."
-            )
+        if not self.stock and (told := settings.nothing_selected(self.passes, "samples", total)):
+            LOGGER.warning(told)
 
     def _passes(self, args: Any, total: int) -> int:
         if not self.stock:
@@ -109,10 +104,6 @@ class Run:
                 "follows them"
             )
         return made
-
-    def _selects(self) -> bool:
-        settings, total = self.selector.settings, len(self.selector)
-        return any(settings.count_at(p, self.passes, total) < total for p in range(self.passes))
 
     def know_batches(self, batches: int) -> None:
         """Note the batches of an epoch that the host itself makes, of all samples."""

@@ -11,7 +11,7 @@ from mmcv.transforms import LoadAnnotations
 from det_seg_agent.classes import Classes
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.seg.heads import seen_head
-from det_seg_agent.seg.masks import COMPOSED, leaves_of, steps_of
+from det_seg_agent.seg.masks import leaves_of, mask_loaders
 
 THREADS = 4  # decoding leaves Python's lock
 
@@ -22,9 +22,8 @@ def loader_of(leaf: Any) -> LoadAnnotations:
     Raises:
         ConfigError: if there is none of the host's class.
     """
-    for step in steps_of(getattr(leaf, "pipeline", None)):
-        if not isinstance(step, COMPOSED) and isinstance(step, LoadAnnotations):
-            return step
+    if loaders := mask_loaders(leaf):
+        return loaders[0]
     raise ConfigError(
         f"train_dataloader.dataset.type={type(leaf).__name__!r}: its pipeline has no LoadAnnotations, which tells the "
         "classes of its masks. Add it, or take a strategy that does not select by classes."

@@ -9,7 +9,7 @@ from mmengine.dist import is_main_process
 
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.ranks import gather_objects
-from det_seg_agent.seg.masks import leaves_of, steps_of
+from det_seg_agent.seg.masks import leaves_of, mask_loaders
 
 STOCK = [loader._load_seg_map for loader in (mmcv.transforms.LoadAnnotations, mmseg.datasets.LoadAnnotations)]
 
@@ -64,7 +64,7 @@ def reads_plain_files(dataset: Any) -> bool:
     Args:
         dataset: a data set without wrappers.
     """
-    loaders = [step for step in steps_of(getattr(dataset, "pipeline", None)) if hasattr(step, "_load_seg_map")]
+    loaders = mask_loaders(dataset)
     return bool(loaders) and all(
         type(loader)._load_seg_map in STOCK and all(map(_is_local, (loader, dataset))) for loader in loaders
     )

@@ -162,6 +162,12 @@ def steps_of(pipeline: Any) -> Iterator[Any]:
         yield from steps_of(step)
 
 
+def mask_loaders(leaf: Any) -> list[mmcv.transforms.LoadAnnotations]:
+    """Return the transforms, in order, that load the masks of a data set without wrappers: the host's or subclasses."""
+    steps = steps_of(getattr(leaf, "pipeline", None))
+    return [step for step in steps if isinstance(step, mmcv.transforms.LoadAnnotations)]
+
+
 class Masks:
     """Checks the masks of a training set, in the data loader's workers and after the pipeline.
 

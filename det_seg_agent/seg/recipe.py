@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS, MODELS
 
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.messages import LOGGER
-from det_seg_agent.schedule import Schedule, is_full
+from det_seg_agent.schedule import Schedule
 from det_seg_agent.seg.scaling import (
     class_of,
     default_of,
@@ -54,11 +54,6 @@ def iterations_of(schedule: Schedule, pass_index: int, passes: int, num_samples:
     return -(-schedule.count_at(pass_index, passes, num_samples) // batch)
 
 
-def selects(schedule: Schedule, passes: int) -> bool:
-    """Return whether any of the passes selects less than all images."""
-    return not all(is_full(schedule.ratio_at(p, passes)) for p in range(passes))
-
-
 def plan(schedule: Schedule, max_iters: int, num_samples: int, batch: int) -> Plan:
     """Return the length of a run: whole passes with at most `max_iters` iterations in total.
 
@@ -71,7 +66,7 @@ def plan(schedule: Schedule, max_iters: int, num_samples: int, batch: int) -> Pl
         batch: images per iteration, over all processes.
     """
     passes = passes_of(max_iters, num_samples, batch)
-    while selects(schedule, passes):
+    while schedule.selects(passes):
         iterations = sum(iterations_of(schedule, p, passes, num_samples, batch) for p in range(passes))
         if iterations <= max_iters:
             return Plan(passes, iterations, max_iters)

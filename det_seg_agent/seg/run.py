@@ -13,7 +13,6 @@ from det_seg_agent.pass_report import PassReport
 from det_seg_agent.ranks import gather_objects
 from det_seg_agent.reporting.looks import Looks
 from det_seg_agent.reporting.report import Report
-from det_seg_agent.schedule import is_full
 from det_seg_agent.seeding import random_state, set_random_state
 from det_seg_agent.seg.checkpoints import bare
 from det_seg_agent.seg.checks import batch_note, settings_of
@@ -22,7 +21,7 @@ from det_seg_agent.seg.heads import unweighable
 from det_seg_agent.seg.index import SampleIndex, image_paths
 from det_seg_agent.seg.looks import mask_looks, prediction_looks
 from det_seg_agent.seg.masks import Masks
-from det_seg_agent.seg.recipe import iterations_of, passes_of, plan, selects
+from det_seg_agent.seg.recipe import iterations_of, passes_of, plan
 from det_seg_agent.seg.resume import check_state
 from det_seg_agent.seg.sampler import check_loader, stock_sampler
 from det_seg_agent.selector import Selector
@@ -126,12 +125,8 @@ class Run:
                 "AgentIterLoop cannot know how many iterations the run has. Set train_cfg = dict(_delete_=True, "
                 "type='AgentEpochLoop', max_epochs=...), or leave agent.options.native out."
             )
-        if not (self.stock or is_full(settings.ratio) or selects(settings, self.passes)):
-            LOGGER.warning(
-                f"nothing will be selected: the {self.passes} passes of this run are all over all images (agent.warmup="
-                f"{settings.warmup}, agent.final_full={settings.final_full:g}). Train longer, or set agent.warmup=0 or "
-                "agent.final_full=0."
-            )
+        if not self.stock and (told := settings.nothing_selected(self.passes, "images")):
+            LOGGER.warning(told)
 
     def _select_by(self, settings: Settings, host_seed: int | None, model: Any) -> None:
         loader, (rank, world) = self.loader, get_dist_info()

@@ -75,6 +75,15 @@ def test_schedule_follows_the_pass() -> None:
     assert o.budget(4, 1000) == pytest.approx(0.5)
 
 
+def test_a_run_that_selects_nothing_is_told() -> None:
+    s = Schedule(ratio=0.5)
+    assert s.nothing_selected(3, "images", 48) == "" == Schedule(ratio=1).nothing_selected(2, "images", 48)
+    assert s.nothing_selected(2, "images").startswith("nothing will be selected: the 2 passes of this run are all over")
+    near = Schedule(ratio=0.99, warmup=0, final_full=0)
+    assert "all samples (agent.warmup=0, agent.final_full=0)" in near.nothing_selected(9, "samples", 10), "it rounds"
+    assert near.nothing_selected(9, "samples") == ""
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_the_sampler_shards_the_selection(ranks: int, shuffle: bool) -> None:

@@ -3,6 +3,7 @@
 Arguments: the scenes, the folder of the runs, and names of `RUNS`. Each rank leaves what it holds in `rank_<r>.pt`.
 """
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -104,4 +105,5 @@ def main(scenes: Path, folder: Path, names: list[str]) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    gc.freeze()  # the host collects garbage for every data set
     main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -3,16 +3,20 @@
 A moment is `kind:n`, the n-th time that something happens. One process imports the toolbox, and forks for every run.
 """
 
+import gc
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import polars  # noqa: F401  (so that no fork imports them)
 import torch
+import torchvision  # noqa: F401
 from det_runs import fit, write_model
 from kills import Kill, in_child, trap_bytes, trap_replace, trap_trace
 from ultralytics import YOLO
+from ultralytics.utils.torch_utils import init_seeds
 from undrawn import undrawn
 
 from det_seg_agent.det.trainer import AgentDetectionTrainer
@@ -75,5 +79,7 @@ def main(data: str, folder: Path, moments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    init_seeds(0, deterministic=True)  # imports a part of torch that each fork would import, for two seconds
+    gc.freeze()  # the host collects garbage, and a fork would copy what the imports made
     with undrawn():
         main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])

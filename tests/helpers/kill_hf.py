@@ -1,9 +1,10 @@
-"""Kills runs of the `Trainer` by SIGKILL, and resumes them: `python kill_hf.py FOLDER SCENES MODEL MOMENTS...`.
+"""Kills runs of the `Trainer` by SIGKILL, and resumes them: `python kill_hf.py FOLDER SCENES MODEL=MOMENT,MOMENT ...`.
 
 A moment is `kind:n`, the n-th time that something happens since the run was resumed. One process imports the toolbox,
 and forks for every resume.
 """
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -76,6 +77,7 @@ def train(name: str, scenes: Path, folder: Path, moment: str | None = None, resu
 
 def main(folder: Path, scenes: Path, name: str, moments: list[str]) -> None:
     """Train without a stop, then with a kill at each moment and on to the end; note how each process ended."""
+    folder.mkdir()
     ends = [in_child(lambda: train(name, scenes, folder / "whole"))]
     for moment in [*moments, None]:
         ends.append(in_child(lambda moment=moment: train(name, scenes, folder / "killed", moment, resume=True)))  # type: ignore[misc]
@@ -83,4 +85,7 @@ def main(folder: Path, scenes: Path, name: str, moments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4:])
+    gc.freeze()  # the host collects garbage, and a fork would copy what the imports made
+    for word in sys.argv[3:]:
+        model, _, listed = word.partition("=")
+        main(Path(sys.argv[1]) / model, Path(sys.argv[2]), model, listed.split(","))

@@ -5,6 +5,7 @@ and forks for every resume.
 """
 
 import builtins
+import gc
 import json
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from kills import Kill, in_child, trap_bytes, trap_replace, trap_trace
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from seg_runs import TINY, config_of, fit
+from seg_runs import TINY, config_of, fit, light
 from undrawn import undrawn
 
 OPTIONS: dict[str, Any] = {
@@ -93,5 +94,7 @@ def main(scenes: Path, folder: Path, moments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    light()  # read once, for all forks
+    gc.freeze()  # the host collects garbage, and a fork would copy what the imports made
     with undrawn():
         main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -203,23 +203,32 @@ def test_tensorboard_has_the_columns(tmp_path: Path) -> None:
     assert [row.value for row in found.Scalars("train/agent/selected")] == [40, 40]
 
 
-@pytest.mark.parametrize(
-    ("name", "moments"),
-    [
-        ("vit", ["step:5", "step:4", "optimizer:1", "state:1"]),
-        ("llama", ["replace:3", "trace:1", "step:2"]),
-        *((name, ["step:5", "state:1"]) for name in ("swin", "resnet", "segformer", "upernet")),
-    ],
-)
-def test_a_killed_run_goes_on_exactly(name: str, moments: list[str], scenes: Path, tmp_path: Path) -> None:
-    """SIGKILL within steps, files of checkpoints and the trace; with random augmentation in one of them."""
-    words = [sys.executable, str(HELPERS / "kill_hf.py"), str(tmp_path), str(scenes), name, *moments]
+MOMENTS = {
+    "vit": ["step:5", "step:4", "optimizer:1", "state:1"],
+    "llama": ["replace:3", "trace:1", "step:2"],
+    **{name: ["step:5", "state:1"] for name in ("swin", "resnet", "segformer", "upernet")},
+}
+
+
+@pytest.fixture(scope="module")
+def killed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Where the killed runs of all families lie, and what their process said."""
+    folder = tmp_path_factory.mktemp("killed")
+    runs = [f"{name}={','.join(moments)}" for name, moments in MOMENTS.items()]
+    words = [sys.executable, str(HELPERS / "kill_hf.py"), str(folder), str(scenes), *runs]
     done = subprocess.run(words, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads((tmp_path / "ends.json").read_text()) == [0, *[9] * len(moments), 0], done.stderr[-3000:]
-    one, two = (torch.load(tmp_path / kind / "final.pt") for kind in ("whole", "killed"))
+    return folder, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("name", MOMENTS)
+def test_a_killed_run_goes_on_exactly(name: str, killed: tuple[Path, str]) -> None:
+    """SIGKILL within steps, files of checkpoints and the trace; with random augmentation in one of them."""
+    folder, said = killed[0] / name, killed[1]
+    assert json.loads((folder / "ends.json").read_text()) == [0, *[9] * len(MOMENTS[name]), 0], said
+    one, two = (torch.load(folder / kind / "final.pt") for kind in ("whole", "killed"))
     assert equal(one, two)
-    assert read(tmp_path / "whole/trace").equals(read(tmp_path / "killed/trace"))  # type: ignore[union-attr]
+    assert read(folder / "whole/trace").equals(read(folder / "killed/trace"))  # type: ignore[union-attr]
 
 
 def test_two_processes_train_on_one_selection(tmp_path: Path) -> None:
