@@ -126,7 +126,7 @@ def test_a_detector_trains_and_is_judged_again(
     command: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["model=yolov8n.yaml", f"data={scenes}", "epochs=3", "imgsz=64", "batch=16", "device=cpu", "workers=0"]
-    words += ["plots=False", f"project={tmp_path}/runs", "name=one", "deterministic=False"]
+    words += ["plots=False", f"project={tmp_path}/runs", "name=one"]
     run(command, "train-det", *words, "agent.ratio=0.5", cwd=tmp_path)
     folder = tmp_path / "runs/one"
     told = run(command, "evaluate", folder, cwd=tmp_path)
