@@ -172,3 +172,12 @@ def refuse_other_settings(state: dict[str, Any], settings: Settings, options: Ba
             f"the saved state was made with {then}, and this run has {here}. Resume with what the state was made "
             "with, or start a new run."
         )
+
+
+def on_cpu(state: Any) -> Any:
+    """Return a state, nested in dicts, lists and tuples, with its tensors on the CPU; a host may load it to a GPU."""
+    if isinstance(state, dict):
+        return {key: on_cpu(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(map(on_cpu, state))
+    return state.cpu() if isinstance(state, Tensor) else state

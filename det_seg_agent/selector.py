@@ -2,33 +2,29 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from det_seg_agent.choosing import choose, read_classes, start_from, strategy_of
 from det_seg_agent.classes import Classes
-from det_seg_agent.earlier import earlier
 from det_seg_agent.errors import ConfigError, StateError
 from det_seg_agent.fingerprint import (
     FORMAT,
     digest,
+    on_cpu,
     packed,
     refuse_other_samples,
     refuse_other_settings,
     refuse_other_size,
-    unpacked,
 )
-from det_seg_agent.messages import LOGGER
 from det_seg_agent.pass_report import PassReport
 from det_seg_agent.pass_signals import PassSignals
 from det_seg_agent.ranks import decide, refuse_unlike, world
 from det_seg_agent.sampler import SelectionSampler
-from det_seg_agent.schedule import is_full
 from det_seg_agent.settings import Settings, parse
-from det_seg_agent.strategies import Request, Selection, resolve
-from det_seg_agent.strategies.base import check_selection
+from det_seg_agent.strategies import Selection, resolve
 from det_seg_agent.table import ScoreTable
 
 
@@ -86,15 +82,7 @@ class Selector:
             )
         self.classes = classes
         self.table = ScoreTable(num_samples, classes)
-        self.strategy = cls(self.table, seed, options)
-        if self.strategy.weighs and not applies_weights:
-            if self.strategy.needs_weights:
-                raise ConfigError(
-                    f"agent.strategy={self.settings.strategy!r} with these settings scales the losses of samples. "
-                    "Multiply each by `selector.weights_of(index)` and pass applies_weights=True, or take another "
-                    "strategy."
-                )
-            self.strategy.weighs = False
+        self.strategy = strategy_of(cls, options, self.settings, self.table, applies_weights)
         self.signals = PassSignals(self.table, self.strategy, seed, classes)
         self.sampler = SelectionSampler(num_samples, seed, rank, world_size, shuffle, batch)
         self.selection = Selection(torch.arange(num_samples))
@@ -153,41 +141,10 @@ class Selector:
         }
 
     def _select(self, pass_index: int) -> Selection:
-        self._read_classes()
+        read_classes(self.strategy, self.table)
         if self.settings.init is not None and self.pass_index < 0 and not self.selects_all:
-            self._start_from(self.settings.init)
-        ratio = 1.0 if self.selects_all else self.settings.ratio_at(pass_index, self.total_passes)
-        if is_full(ratio):
-            selection = Selection(torch.arange(len(self)), self.strategy.full_weights())
-        else:
-            count = self.settings.count_at(pass_index, self.total_passes, len(self))
-            selection = self.strategy.select(Request(pass_index, self.total_passes, count, ratio))
-        name = f"{type(self.strategy).__name__}: pass {pass_index + 1}"
-        check_selection(selection, len(self), name, self.strategy.repeats)
-        return selection
-
-    def _read_classes(self) -> None:
-        """Read the samples' classes before the first pass if the strategy does: errors in reading come early."""
-        if self.table.classes is None or not (self.strategy.needs_classes or self.strategy.uses_classes):
-            return
-        try:
-            self.table.classes.read_shares(len(self))
-        except Exception as error:
-            if self.strategy.needs_classes:
-                raise
-            self.table.classes = None
-            LOGGER.warning(f"det_seg_agent: the samples' classes cannot be read; the strategy goes without. {error}")
-
-    def _start_from(self, run: str) -> None:
-        """Take over what an earlier run knew of the samples, on rank 0."""
-        if self.samples is None:
-            raise ConfigError(
-                f"agent.init={run}: this loop does not tell its image files; pass `samples` to `Selector`."
-            )
-        signals, score = earlier(Path(run), unpacked(self.samples))
-        self.table.start(signals, score)
-        if self.strategy.feature_dim == 0:  # an earlier run leaves no features
-            self.strategy.observe(signals, 0, self.total_passes)
+            start_from(self.settings.init, self.strategy, self.table, self.samples, self.total_passes)
+        return choose(self.strategy, self.settings, len(self), pass_index, self.total_passes)
 
     def weights_of(self, index: Tensor) -> Tensor:
         """Return the loss weights (B,) float32 of the samples `index` (B,); 1 for samples that are not selected."""
@@ -366,12 +323,3 @@ class Selector:
             self.classes.load_state_dict(state["classes"], rank == 0)
         self.sampler.set_selection(self.selection.indices)
         self.sampler.set_epoch(max(self.pass_index, 0))
-
-
-def on_cpu(state: Any) -> Any:
-    """Return a state, nested in dicts, lists and tuples, with its tensors on the CPU; a host may load it to a GPU."""
-    if isinstance(state, dict):
-        return {key: on_cpu(value) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        return type(state)(map(on_cpu, state))
-    return state.cpu() if isinstance(state, Tensor) else state

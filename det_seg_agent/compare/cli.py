@@ -20,7 +20,7 @@ from det_seg_agent.compare.summary import Summary, summarise
 from det_seg_agent.compare.tables import WIDTH, classes_csv, print_tables, results, rows_csv
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.files import write_json
-from det_seg_agent.hosts.input_errors import guarded
+from det_seg_agent.hosts.commands import guarded
 from det_seg_agent.hosts.recipes import FOLDER, found
 
 OUT_OF_TIME = 124  # as of timeout(1)

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from det_seg_agent.det.arguments import parse_arguments
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.hosts.input_errors import check_folder, guarded, input_errors, tidied
+from det_seg_agent.hosts.commands import guarded
+from det_seg_agent.hosts.input_errors import check_folder, input_errors, tidied
 from det_seg_agent.settings import parse
 
 USAGE = """usage: det-seg-agent train-det [--config FILE.yaml] key=value ...

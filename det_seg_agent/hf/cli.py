@@ -8,7 +8,8 @@ import yaml
 
 from det_seg_agent.errors import ConfigError
 from det_seg_agent.files import write_json
-from det_seg_agent.hosts.input_errors import check_folder, guarded, input_errors, tidied
+from det_seg_agent.hosts.commands import guarded
+from det_seg_agent.hosts.input_errors import check_folder, input_errors, tidied
 from det_seg_agent.hosts.recipes import found
 
 USAGE = """usage: det-seg-agent train-hf RECIPE.yaml [key=value ...]

@@ -1,15 +1,15 @@
-"""The command lines: the table of the commands of `det-seg-agent`, and the entry points of `tools/`."""
+"""The command lines: the commands of `det-seg-agent` and of `tools/`; bad input ends with exit status 2."""
 
 import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from det_seg_agent.errors import ConfigError, HostError
-from det_seg_agent.hosts.input_errors import guarded
+from det_seg_agent.errors import AgentError, ConfigError, HostError, shortened
 from det_seg_agent.hosts.recipes import recipe_names, recipe_text
 
 PACKAGE = "det_seg_agent"
+MOST_LINES = 10  # most lines in a message: each wrong setting has one
 USAGE = """usage: det-seg-agent COMMAND ...
 
   train-det   train an Ultralytics model: model=yolov8n.pt data=my.yaml agent.ratio=0.6
@@ -123,3 +123,22 @@ def train_seg() -> int:
 def train_hf() -> int:
     """Run `tools/train_hf.py`; return the exit status."""
     return guarded(lambda: main_of("hf.cli")(None))
+
+
+def guarded(work: Callable[[], int | None], stopped: str = "stopped") -> int:
+    """Run `work` and return its exit status (None counts as 0).
+
+    An `AgentError` prints its message to stderr and returns 2. Ctrl-C prints `stopped` to stderr and returns 130, the
+    shell's convention.
+    """
+    try:
+        return work() or 0
+    except AgentError as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        if len(lines) > MOST_LINES:
+            lines[MOST_LINES - 1 :] = [f"and {len(lines) - MOST_LINES + 1:,} lines more"]
+        print("error: " + "\n".join(map(shortened, lines)), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        return 130

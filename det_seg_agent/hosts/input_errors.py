@@ -1,4 +1,4 @@
-"""Errors of bad input: the hosts' own become one line, and a command ends with a short message and exit status 2."""
+"""Errors of bad input: those that a host raises become one line, and a folder of a run is checked before it."""
 
 import contextlib
 import os
@@ -14,27 +14,7 @@ from det_seg_agent.errors import LIMIT, AgentError, ConfigError, shortened
 # Errors that the hosts raise on bad input. Bugs raise them too, so `input_errors` also checks where they come from.
 KINDS = (OSError, SyntaxError, TypeError, ValueError, RuntimeError, LookupError, AssertionError, ImportError)
 
-MOST_LINES = 10  # most lines in a message: each wrong setting has one
 PATHS = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+(?=[^\s/'\"]+/[^\s/'\"]+)")  # a path without its last two names
-
-
-def guarded(work: Callable[[], int | None], stopped: str = "stopped") -> int:
-    """Run `work` and return its exit status (None counts as 0).
-
-    An `AgentError` prints its message to stderr and returns 2. Ctrl-C prints `stopped` to stderr and returns 130, the
-    shell's convention.
-    """
-    try:
-        return work() or 0
-    except AgentError as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        if len(lines) > MOST_LINES:
-            lines[MOST_LINES - 1 :] = [f"and {len(lines) - MOST_LINES + 1:,} lines more"]
-        print("error: " + "\n".join(map(shortened, lines)), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(stopped, file=sys.stderr)
-        return 130
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from det_seg_agent.errors import ConfigError
-from det_seg_agent.hosts.input_errors import check_folder, guarded, input_errors, tidied
+from det_seg_agent.hosts.commands import guarded
+from det_seg_agent.hosts.input_errors import check_folder, input_errors, tidied
 from det_seg_agent.hosts.recipes import found
 from det_seg_agent.seg.checks import check_config, use_amp
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from det_seg_agent.errors import LIMIT, AgentError, ConfigError, StateError, listed, shortened
-from det_seg_agent.hosts.input_errors import guarded, input_errors, one_line
+from det_seg_agent.hosts.commands import guarded
+from det_seg_agent.hosts.input_errors import input_errors, one_line
 from det_seg_agent.settings import Settings, parse, unknown_key
 from det_seg_agent.strategies import strategy_class
 

@@ -16,7 +16,7 @@ LAYERS = (
     {"ranks", "settings", "sampler", "fingerprint", "features", "signals", "sums", "classes", "earlier", "pixels"},
     {"table", "pass_report"},
     {"strategies"},
-    {"pass_signals"},
+    {"pass_signals", "choosing"},
     {"selector"},
     {"reporting"},
     {"inspecting"},

@@ -36,7 +36,6 @@ def write(path: Path, **content: Any) -> Path:
     """Write a comparison of detectors on tiny scenes."""
     model = write_model(path.parent)
     host = {"model": model, "epochs": 2, "imgsz": 64, "batch": 8, "device": "cpu", "optimizer": "SGD", "lr0": 0.01}
-    host["deterministic"] = False  # it changes nothing here, and has every cell import a compiler for two seconds
     block = {"data": "scenes", "scenes": SCENES, "host": host, "agent": {"final_full": 0}, "ratios": {0.5: [0]}}
     path.write_text(yaml.safe_dump({"title": "Tiny", "detection": {**block, "strategies": ["loss"], **content}}))
     return path

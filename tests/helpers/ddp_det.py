@@ -32,10 +32,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402
 from det_seg_agent.det.judge import judge  # noqa: E402
 from det_seg_agent.det.trainer import AgentDetectionTrainer  # noqa: E402
 
-# `deterministic` changes nothing with one thread on a CPU, and has every process import a compiler for two seconds.
-RUN: dict[str, Any] = {
-    "epochs": 4, "batch": 12, "nbs": 24, "warmup_epochs": 1, "optimizer": "SGD", "seed": 1, "deterministic": False,
-}  # fmt: skip
+RUN: dict[str, Any] = {"epochs": 4, "batch": 12, "nbs": 24, "warmup_epochs": 1, "optimizer": "SGD", "seed": 1}
 AGENT: dict[str, Any] = {"ratio": 0.4, "final_full": 0}
 
 
