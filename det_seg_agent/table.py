@@ -29,14 +29,14 @@ class ScoreTable:
         loss_sum: float32, sum of the losses of all passes that observed the sample.
         agreed: int32, number of passes with an agreement.
         agreement_sum: float32, sum of the agreements of these passes.
-        least_sum: float32, the same sum of the least agreement of its objects.
-        gap_sum: float32, that of the least agreement less the mean one of its pass, which rises during training.
+        level_sum: float32, the same sum of the middle between agreement and least agreement.
+        gap_sum: float32, that of the middle less the mean one of its pass, which rises during training.
         classes: the classes of the samples, where the adapter tells them; else None.
         features: last feature vector of each sample, see `FeatureStore`; empty if the strategy keeps none.
     """
 
     COLUMNS = ("score", "loss", "entropy", "sufficiency", "agreement", "seen", "last_pass", "selected")
-    SUMS = ("loss_sum", "agreed", "agreement_sum", "least_sum", "gap_sum")
+    SUMS = ("loss_sum", "agreed", "agreement_sum", "level_sum", "gap_sum")
 
     def __init__(self, num_samples: int, classes: Classes | None = None):
         self.classes = classes
@@ -51,7 +51,7 @@ class ScoreTable:
         self.selected = torch.zeros(num_samples, dtype=torch.int32)
         self.loss_sum = torch.zeros(num_samples)
         self.agreed = torch.zeros(num_samples, dtype=torch.int32)
-        self.agreement_sum, self.least_sum, self.gap_sum = torch.zeros(3, num_samples).unbind()
+        self.agreement_sum, self.level_sum, self.gap_sum = torch.zeros(3, num_samples).unbind()
         self.features = FeatureStore(num_samples)
 
     def __len__(self) -> int:
@@ -68,11 +68,12 @@ class ScoreTable:
         self.loss_sum[signals.index] += signals.loss.where(new, 0)
         known = new & signals.agreement.isfinite()
         if bool(known.any()):
-            index, least = signals.index[known], signals.least_agreement[known]
+            index, agreement = signals.index[known], signals.agreement[known]
+            level = (agreement + signals.least_agreement[known]) / 2
             self.agreed[index] += 1
-            self.agreement_sum[index] += signals.agreement[known]
-            self.least_sum[index] += least
-            self.gap_sum[index] += least - least.mean()
+            self.agreement_sum[index] += agreement
+            self.level_sum[index] += level
+            self.gap_sum[index] += level - level.mean()
         self.last_pass[signals.index] = pass_index
 
     def show(self, index: Tensor, pass_index: int) -> None:

@@ -19,7 +19,8 @@ class Suspects:
     Attributes:
         score: (num_samples,) float32 in [0, 1]: 0 if the model agrees with the labels as much as with others of the
             same classes, 1 if in many passes it does not at all; NaN for samples without an agreement.
-        agreement: (num_samples,) float32, mean least agreement over passes, at the level that training has on average.
+        agreement: (num_samples,) float32, mean over passes of the middle between agreement and least agreement, at the
+            level that training has on average.
         usual: (num_samples,) float32, the same of the sample's classes.
     """
 
@@ -32,15 +33,16 @@ class Suspects:
         if not float(self.score[index]) >= TELL:
             return ""
         often = "1 pass" if passes == 1 else f"{passes} passes"
-        return f"least agreement {self.agreement[index]:.2f} in {often}, usual for its classes {self.usual[index]:.2f}"
+        return f"agreement {self.agreement[index]:.2f} in {often}, usual for its classes {self.usual[index]:.2f}"
 
 
 def suspects_of(table: ScoreTable, shares: ClassShares | None) -> Suspects:
     """Return the suspects of a run.
 
     The loss finds hard images as well; agreement compared within a class finds labels. The mean over an image's objects
-    would hide a wrong one among right ones, so it is that of the objects that agree least. A sample that was trained on
-    in early passes alone would look worse than it is, so what counts is its difference to the mean of each pass.
+    hides a wrong one among right ones, and the least doubts images of many objects; what counts is the middle of both.
+    A sample that was trained on in early passes alone would look worse than it is, so what counts is its difference to
+    the mean of each pass.
 
     Args:
         table: the score table.
@@ -48,7 +50,7 @@ def suspects_of(table: ScoreTable, shares: ClassShares | None) -> Suspects:
     """
     known = table.agreed > 0
     passes = table.agreed.clamp(min=1).float()
-    mean = table.least_sum / passes
+    mean = table.level_sum / passes
     overall = mean[known].mean() if bool(known.any()) else torch.tensor(float("nan"))
     level = torch.where(known, overall + table.gap_sum / passes, float("nan"))
     usual = overall.expand(len(table))

@@ -72,7 +72,7 @@ def test_what_is_disagreed_with_in_its_class_is_suspected() -> None:
     others = [i for i in range(SAMPLES - 1) if i != WRONG]
     assert float(found.score[others].max()) < TELL
     assert "agreement 0.02 in 4 passes" not in found.why(0, 4) and found.why(0, 4) == ""
-    assert re.fullmatch(r"least agreement 0\.\d\d in 4 passes, usual for its classes 0\.\d\d", found.why(WRONG, 4))
+    assert re.fullmatch(r"agreement 0\.\d\d in 4 passes, usual for its classes 0\.\d\d", found.why(WRONG, 4))
 
 
 def test_few_passes_say_little() -> None:
@@ -135,7 +135,7 @@ def test_the_page_is_one_file_without_scripts(tmp_path: Path) -> None:
     ):
         assert f"<h2>{heading}</h2>" in content
     assert "Not learnt (level under 0.1): car." in content and "Learnt (level at least 0.5): sky." in content
-    assert "&lt;7&gt;.png: least agreement" in content
+    assert "&lt;7&gt;.png: agreement" in content
 
 
 def test_a_page_does_without_what_fails(tmp_path: Path) -> None:
