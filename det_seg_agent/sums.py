@@ -136,7 +136,7 @@ class SampleSums:
     Attributes:
         rows: (num_samples, 14) float32. Columns 0-4: sums of share, and of share times loss, entropy, relative loss and
             relative entropy. Columns 5-7, over images with a sufficiency: sums of share, and of share times
-            sufficiency and relative sufficiency. Columns 8-10, over credits with an agreement: sums of share, and of
+            sufficiency and relative sufficiency. Columns 8-10, over credits with both agreements: sums of share, and of
             share times agreement and least agreement. Columns 11-13, over credits with both losses: sums of share, and
             of share times label loss and expected loss.
     """
@@ -156,7 +156,7 @@ class SampleSums:
         columns = (ones, signals.loss, signals.entropy, relative[:, 0], relative[:, 1])
         enough = (known.float(), signals.sufficiency.where(known, 0), relative[:, 2].where(known, 0))
         by_image = torch.stack([*columns, *enough], 1)
-        agrees = signals.agreement.isfinite()
+        agrees = signals.agreement.isfinite() & signals.least_agreement.isfinite()
         expects = signals.label_loss.isfinite() & signals.expected_loss.isfinite()
         labels = [expects.float(), *(each.where(expects, 0) for each in (signals.label_loss, signals.expected_loss))]
         agreement = (each.where(agrees, 0) for each in (signals.agreement, signals.least_agreement))

@@ -103,9 +103,6 @@ class ScoreTable:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned, of as many samples."""
-        for name in self.COLUMNS:
+        for name in (*self.COLUMNS, *self.SUMS):
             setattr(self, name, state[name].clone())
-        for name in self.SUMS:
-            if name in state:  # else the sums begin with this run
-                setattr(self, name, state[name].clone())
         self.features.load_state_dict(state["features"])

@@ -12,6 +12,7 @@ import json
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -41,13 +42,12 @@ def plant(masks: Path, classes: int, share: float, seed: int) -> list[str]:
     return changed
 
 
-def boxes_of(data: Path, split: str) -> dict[str, np.ndarray]:
+def boxes_of(content: dict[str, Any], split: str) -> dict[str, np.ndarray]:
     """Return the rows (n, 5) of the labels of each image of a split: class, and box as centre and size in 0..1."""
-    from ultralytics.data.utils import check_det_dataset, img2label_paths  # masks need no Ultralytics
+    from ultralytics.data.utils import img2label_paths  # masks need no Ultralytics
 
     from det_seg_agent.det.inspection import image_files
 
-    content = check_det_dataset(str(data), autodownload=False)
     found = content[split]
     files = image_files([str(each) for each in (found if isinstance(found, list) else [found])])
     rows = {}
@@ -62,8 +62,11 @@ def plant_boxes(data: Path, out: Path, options: argparse.Namespace) -> list[str]
 
     In an image with wrong classes those of all objects are shifted by the same number, drawn for each image.
     """
-    splits = {split: boxes_of(data, split) for split in ("train", "val")}
-    names = {int(c): str(name) for c, name in yaml.safe_load(data.read_text(encoding="utf-8"))["names"].items()}
+    from ultralytics.data.utils import check_det_dataset
+
+    content = check_det_dataset(str(data), autodownload=False)
+    splits = {split: boxes_of(content, split) for split in ("train", "val")}
+    names = {int(c): str(name) for c, name in content["names"].items()}
     rows = list(splits["train"].values())
     kept = [
         c
@@ -73,6 +76,8 @@ def plant_boxes(data: Path, out: Path, options: argparse.Namespace) -> list[str]
         and np.median(np.concatenate([each[each[:, 0] == c, 3:].prod(1) for each in rows])) > options.least_area
     ]
     draw, changed = random.Random(options.seed), []
+    if len(kept) < 2:
+        raise SystemExit(f"{data}: {len(kept)} classes are kept, two are needed; ask for fewer images or less area.")
     for split, images in splits.items():
         for kind in ("images", "labels"):
             (out / kind / split).mkdir(parents=True)

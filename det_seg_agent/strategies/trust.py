@@ -162,7 +162,7 @@ def usual_limit(ratio: Tensor) -> float:
         ratio: (n,) float32 > 0, surprise of the samples; at least one.
     """
     low, middle = (float(ratio.kthvalue(1 + int(share * (len(ratio) - 1))).values) for share in (LOW, 0.5))
-    return middle * middle / low
+    return middle * middle / max(low, 1e-6)
 
 
 class TrustOptions(StrategyOptions):
@@ -170,7 +170,10 @@ class TrustOptions(StrategyOptions):
 
     trust: float = Field(6.0, ge=0, le=16, description="exponent of trust in rates and loss weights; 0: it is ignored")
     doubt_above: float = Field(
-        1.1, ge=1, le=10, description="least loss over the loss that the model expects, above which a sample is doubted"
+        1.1,
+        ge=1,
+        le=10,
+        description="least surprise (loss over the expected one) that is doubted; more where it is spread widely",
     )
 
 

@@ -84,13 +84,11 @@ def test_few_passes_say_little() -> None:
     assert score[0] > 0.85 > 0.67 > score[3] > 0.4
 
 
-def test_a_state_goes_on_with_its_sums_and_an_older_one_without() -> None:
+def test_a_state_goes_on_with_its_sums() -> None:
     table, _ = trained()
-    state = table.state_dict()
-    again, older = ScoreTable(SAMPLES), ScoreTable(SAMPLES)
-    again.load_state_dict(state)
-    older.load_state_dict({key: value for key, value in state.items() if key not in ScoreTable.SUMS})
-    assert torch.equal(again.gap_sum, table.gap_sum) and int(older.agreed.sum()) == 0
+    again = ScoreTable(SAMPLES)
+    again.load_state_dict(table.state_dict())
+    assert all(torch.equal(getattr(again, name), getattr(table, name)) for name in ScoreTable.SUMS)
 
 
 def test_parquet_and_csv_hold_the_same(tmp_path: Path) -> None:
