@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from det_seg_agent.errors import ConfigError
+from det_seg_agent.errors import ConfigError, shortened
 from det_seg_agent.hosts.input_errors import check_folder, input_errors, one_line, tidied
 from det_seg_agent.hosts.recipes import found
 from det_seg_agent.messages import LOGGER
@@ -33,6 +33,7 @@ from det_seg_agent.seg.words import read_words
 
 OWN_WORDS = ("weights", "data", "work_dir")  # the others are options of the config
 HOSTS = ("mmengine", "mmseg", "mmcv")
+ROOM = 40  # characters of a path in a message that has two of them
 IGNORED = ("num_batches_tracked", "auxiliary_head.")  # parts of names of weights that no prediction depends on
 
 
@@ -118,11 +119,11 @@ def check_weights(weights: str, saved: Mapping[str, tuple[int, ...]], model: nn.
     keys = [key for key in dict.fromkeys((*wanted, *saved)) if wanted.get(key) != saved.get(key)]
     keys = [key for key in keys if not any(part in key for part in IGNORED)]
     if keys:
-        first = keys[0]
+        first, given, name = keys[0], shortened(weights, ROOM), shortened(data, ROOM)
+        there, wanted_ = saved.get(first, "missing"), wanted.get(first, "missing")
         raise ConfigError(
-            f"weights={weights} do not fit the model of data={data}: {first} is {saved.get(first, 'missing')} in the "
-            f"weights and {wanted.get(first, 'missing')} in the model ({len(keys)} differ). Give the config that the "
-            "weights were trained with."
+            f"weights={given} do not fit the model of data={name}: {first} is {there} in the weights and {wanted_} in "
+            f"the model ({len(keys)} differ). Give the config that the weights were trained with."
         )
 
 

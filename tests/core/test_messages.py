@@ -16,6 +16,7 @@ COMMANDS = {
     "cli",
     "evaluation",
     "commands",
+    "score",
     "child",
     "pool",
     "preparing",
