@@ -14,7 +14,6 @@ from det_seg_agent.sums import SampleSignals
 PRIOR = 5.0  # samples that the mean over all classes counts as in the mean of a class
 LONG = 8  # passes after which the mean over passes becomes a moving one
 LEAST = 0.02  # lowest factor of a loss
-LOW = 0.2  # share of the samples below which the spread of the surprise is measured
 SLACK = 0.05  # added to loss and entropy, whose ratio is noise where both are near 0
 
 
@@ -153,18 +152,6 @@ class Surprise:
         self.passes = state["passes"].clone()
 
 
-def usual_limit(ratio: Tensor) -> float:
-    """Return the surprise that is as far above the median as the `LOW` quantile is below it, as a ratio.
-
-    Where images show few objects the surprise of right labels is spread widely, to both sides; wrong labels are above.
-
-    Args:
-        ratio: (n,) float32 > 0, surprise of the samples; at least one.
-    """
-    low, middle = (float(ratio.kthvalue(1 + int(share * (len(ratio) - 1))).values) for share in (LOW, 0.5))
-    return middle * middle / max(low, 1e-6)
-
-
 class TrustOptions(StrategyOptions):
     """Options of strategies that are `Trusting`."""
 
@@ -173,15 +160,15 @@ class TrustOptions(StrategyOptions):
         1.1,
         ge=1,
         le=10,
-        description="least surprise (loss over the expected one) that is doubted; more where it is spread widely",
+        description="surprise, the loss over the one that the model expects, above which a sample is doubted",
     )
 
 
 class Trusting(ByWeight):
     """Base of strategies that select samples of doubtful labels less often and scale their losses down.
 
-    The factor of a sample is (limit / surprise) ** trust, at most 1; it multiplies the rate and, where the loop can do
-    so, the loss. The limit is `doubt_above`, or that of `usual_limit` where it is higher.
+    The factor of a sample is (doubt_above / surprise) ** trust, at most 1; it multiplies the rate and, where the loop
+    can do so, the loss.
     """
 
     needs_weights = False
@@ -201,8 +188,7 @@ class Trusting(ByWeight):
             return None
         classes = self.table.classes
         ratio = self.surprise.ratio(None if classes is None else classes.read_shares(len(self.table)))
-        limit = max(self.options.doubt_above, usual_limit(ratio[ratio.isfinite()]))
-        factor = (limit / ratio).clamp(max=1) ** self.options.trust
+        factor = (self.options.doubt_above / ratio).clamp(max=1) ** self.options.trust
         return factor.clamp(min=LEAST).nan_to_num(nan=1.0)
 
     def full_weights(self) -> Tensor | None:

@@ -10,7 +10,7 @@ from signal_rows import sample_signals
 
 from det_seg_agent import Selector
 from det_seg_agent.classes import Classes, ClassShares
-from det_seg_agent.strategies.trust import LEAST, Surprise, Trusting, usual_limit
+from det_seg_agent.strategies.trust import LEAST, Surprise
 
 N, PASSES = 120, 12
 WRONG = torch.arange(N) % 5 == 0  # their loss is high, and the model expects it to be low
@@ -113,21 +113,3 @@ def test_a_class_that_is_not_learnt_yet_is_no_reason_to_doubt() -> None:
     surprise.update(sample_signals(torch.arange(N), **losses))
     assert (surprise.ratio(shares)[rare] < surprise.ratio(None)[rare]).all()
     assert torch.equal(surprise.ratio(shares)[~rare], surprise.ratio(None)[~rare])
-
-
-def test_where_the_surprise_of_right_labels_is_spread_widely_more_is_needed_for_doubt() -> None:
-    """As on images with few objects; where it is narrow, `doubt_above` decides."""
-
-    def doubted(spread: float) -> torch.Tensor:
-        selector = trained("quality", 1)
-        place = torch.linspace(-1, 1, N)
-        strategy = selector.strategy
-        assert isinstance(strategy, Trusting)
-        strategy.surprise.found, strategy.surprise.expected = (spread * place).exp(), torch.ones(N)
-        factors = strategy.factors()
-        assert factors is not None
-        return factors < 1
-
-    assert int(doubted(1.0).sum()) == pytest.approx(0.2 * N, abs=3), "far above the median, as others are below"
-    assert not doubted(0.05).any() and doubted(0.15)[-10:].all()
-    assert usual_limit(torch.tensor([2.0])) == pytest.approx(2)
