@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from det_seg_agent.det.losses.base import OfLabels, Split, softmax_entropy
-from det_seg_agent.pixels import image_signals
+from det_seg_agent.det.losses.base import OfLabels, Split
+from det_seg_agent.pixels import ImageSignals, image_signals
 
 IGNORED = 255
 
@@ -23,10 +23,12 @@ class Semantic(Split):
     def __init__(self, stock: Any):
         super().__init__(stock)
         self.terms = PixelTerms(stock)
+        self.found: ImageSignals | None = None  # of the batch
 
     def begin(self, batch: dict[str, Any], weights: Tensor | None) -> None:
         """See `Split`."""
         self.terms.begin(weights)
+        self.found = None
 
     def parts(self) -> Tensor:
         """See `Split`."""
@@ -34,22 +36,19 @@ class Semantic(Split):
 
     def entropy(self, preds: Any, batch: dict[str, Any]) -> Tensor:
         """See `Split`; mean over valid pixels, at the head's resolution, of the softmax's divided by ln(classes)."""
-        logits = logits_of(preds)
-        valid = (batch["semantic_mask"].to(logits.device) != 255).float()
-        valid = F.interpolate(valid[:, None], size=logits.shape[2:], mode="nearest-exact")[:, 0]
-        return (softmax_entropy(logits) * valid).sum((1, 2)) / valid.sum((1, 2))
+        return self._signals(preds, batch).entropy
 
     def of_labels(self, preds: Any, batch: dict[str, Any], image: Tensor) -> OfLabels | None:
         """See `Split`; over valid pixels, at the head's resolution."""
-        logits = logits_of(preds)
-        found = image_signals(logits, batch["semantic_mask"].to(logits.device), IGNORED)
+        found = self._signals(preds, batch)
         return OfLabels(found.agreement, found.agreement, found.loss, found.expected).take(image)
 
-
-def logits_of(preds: Any) -> Tensor:
-    """Return the logits (B, classes, h, w) of the main head."""
-    logits: Tensor = preds[0] if isinstance(preds, tuple) else preds
-    return logits
+    def _signals(self, preds: Any, batch: dict[str, Any]) -> ImageSignals:
+        """Return the signals of the batch from the logits of the main head; computed once."""
+        if self.found is None:
+            logits = preds[0] if isinstance(preds, tuple) else preds
+            self.found = image_signals(logits, batch["semantic_mask"].to(logits.device), IGNORED)
+        return self.found
 
 
 class PixelTerms:
