@@ -86,8 +86,8 @@ class Run:
         self._head = settings.head
         self._shown: list[Tensor] = []
         self._settings_given = trainer.agent_given
-        if not self.stock and (told := settings.nothing_selected(self.passes, "samples", total)):
-            LOGGER.warning(told)
+        if not self.stock and (warning := settings.nothing_selected(self.passes, "samples", total)):
+            LOGGER.warning(warning)
 
     def _passes(self, args: Any, total: int) -> int:
         if not self.stock:

@@ -125,8 +125,8 @@ class Run:
                 "AgentIterLoop cannot know how many iterations the run has. Set train_cfg = dict(_delete_=True, "
                 "type='AgentEpochLoop', max_epochs=...), or leave agent.options.native out."
             )
-        if not self.stock and (told := settings.nothing_selected(self.passes, "images")):
-            LOGGER.warning(told)
+        if not self.stock and (warning := settings.nothing_selected(self.passes, "images")):
+            LOGGER.warning(warning)
 
     def _select_by(self, settings: Settings, host_seed: int | None, model: Any) -> None:
         loader, (rank, world) = self.loader, get_dist_info()
